@@ -1,0 +1,230 @@
+package store
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+// backupTables is all that a backup holds, in the order in which references
+// allow it to be put back. Left out is what must not live again: flows, links,
+// tokens on their way, and who owns which lane.
+var backupTables = []struct{ table, columns string }{
+	{"keysets", "id, version, wrapped"},
+	{"organizations", "id, doc"},
+	{"registrations", "org, id, doc"},
+	{"credentials", "org, id, registration, doc, sealed"},
+	{"grants", "org, id, registration, state, doc, live, generation, sealed, sealed_prev, consented_at, last_refresh, next_refresh, last_use, token_expires, finding, updated_at"},
+	{"admin_consents", "org, registration, doc"},
+	{"mailboxes", "org, id, address, role, grant_id, state, doc, hold, last_success"},
+	{"apps", "org, id, name, doc"},
+	{"keys", "org, id, app, hash, doc, revoked_at, last_use"},
+	{"submissions", "org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, final_at, pending, finding, doc"},
+	{"idempotency", "org, app, key, submission, digest, expires_at"},
+	{"chunks", "org, owner, n, sealed"},
+	{"attempts", "org, submission, n, doc"},
+	{"handed", "mailbox, hour, recipients"},
+	{"events", "org, seq, kind, at, subject, app, mailbox, data"},
+}
+
+// backupHead is the first line of a backup.
+type backupHead struct {
+	Format  string    `json:"format"`
+	Schema  int64     `json:"schema"`
+	At      time.Time `json:"at"`
+	Written string    `json:"written_by"` // engine
+}
+
+const backupFormat = "mailgrant backup 1"
+
+// A cell is one value of a row.
+type cell struct {
+	N *int64  `json:"n,omitempty"`
+	T *string `json:"t,omitempty"`
+	B []byte  `json:"b,omitempty"`
+}
+
+// backupRow is one line: a row, or the end with the number of rows before it.
+type backupRow struct {
+	Table string `json:"table,omitempty"`
+	Row   []cell `json:"row,omitempty"`
+	End   int64  `json:"end,omitempty"`
+}
+
+// Backup writes everything as it stands at one moment. What is sealed stays so;
+// the caller seals the whole besides. It can be put into either database.
+func (s *Store) Backup(ctx context.Context, w io.Writer) error {
+	z := gzip.NewWriter(w)
+	enc := json.NewEncoder(z)
+	if err := enc.Encode(backupHead{backupFormat, newest, time.Now().UTC(), s.eng.name()}); err != nil {
+		return fmt.Errorf("write the backup: %w", err)
+	}
+	var count int64
+	err := s.eng.snapshot(ctx, func(q querier) error {
+		for _, t := range backupTables {
+			n := strings.Count(t.columns, ",") + 1
+			r, err := q.query(ctx, "SELECT "+t.columns+" FROM "+t.table)
+			if err != nil {
+				return err
+			}
+			for r.Next() {
+				row, err := readRow(r, n)
+				if err == nil {
+					err = enc.Encode(backupRow{Table: t.table, Row: row})
+				}
+				if err != nil {
+					r.Close()
+					return fmt.Errorf("write the backup: %w", err)
+				}
+				count++
+			}
+			r.Close()
+			if err := r.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := enc.Encode(backupRow{End: count}); err != nil {
+		return fmt.Errorf("write the backup: %w", err)
+	}
+	return z.Close()
+}
+
+func readRow(r rows, n int) ([]cell, error) {
+	values := make([]any, n)
+	dest := make([]any, n)
+	for i := range values {
+		dest[i] = &values[i]
+	}
+	if err := r.Scan(dest...); err != nil {
+		return nil, err
+	}
+	row := make([]cell, n)
+	for i, v := range values {
+		switch v := v.(type) {
+		case nil:
+		case int64:
+			row[i].N = &v
+		case string:
+			row[i].T = &v
+		case []byte:
+			row[i].B = v
+			if row[i].B == nil {
+				row[i].B = []byte{}
+			}
+		default:
+			return nil, fmt.Errorf("a value of type %T", v)
+		}
+	}
+	return row, nil
+}
+
+// Restore puts a backup into an empty database, all or nothing. Every mailbox is
+// held afterwards, and every submission that was under way is marked as a
+// possible duplicate: what was sent since the backup must not be sent again
+// before a person says so. RE-12.
+func (s *Store) Restore(ctx context.Context, r io.Reader, hold mailgrant.Finding) error {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return damaged(err)
+	}
+	dec := json.NewDecoder(bufio.NewReaderSize(z, 1<<20))
+	var head backupHead
+	if err := dec.Decode(&head); err != nil || head.Format != backupFormat {
+		return damaged(err)
+	}
+	if head.Schema > newest {
+		return tooNew(head.Schema)
+	}
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		n, err := one[int64](ctx, q, "SELECT COUNT(*) FROM keysets")
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return mailgrant.Errorf(mailgrant.Conflict, nil, "the database is not empty").
+				Fix("restore into a fresh data directory or database")
+		}
+		if err := s.restoreRows(ctx, q, dec); err != nil {
+			return err
+		}
+		return s.afterRestore(ctx, q, hold)
+	})
+}
+
+func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) error {
+	inserts := map[string]string{}
+	for _, t := range backupTables {
+		inserts[t.table] = "INSERT INTO " + t.table + " (" + t.columns + ") VALUES (?" + strings.Repeat(", ?", strings.Count(t.columns, ",")) + ")"
+	}
+	for count := int64(0); ; count++ {
+		var row backupRow
+		if err := dec.Decode(&row); err != nil {
+			return damaged(err)
+		}
+		if row.Table == "" {
+			if row.End != count {
+				return damaged(fmt.Errorf("%d rows, %d promised", count, row.End))
+			}
+			return nil
+		}
+		insert := inserts[row.Table]
+		if insert == "" || len(row.Row) != strings.Count(insert, "?") {
+			return damaged(fmt.Errorf("a row of %q", row.Table))
+		}
+		args := make([]any, len(row.Row))
+		for i, c := range row.Row {
+			switch {
+			case c.N != nil:
+				args[i] = *c.N
+			case c.T != nil:
+				args[i] = *c.T
+			case c.B != nil:
+				args[i] = c.B
+			}
+		}
+		if _, err := q.exec(ctx, insert, args...); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding) error {
+	now := time.Now()
+	h := mailgrant.Hold{Finding: f, Since: now, ProbeAt: now.AddDate(100, 0, 0)}
+	for _, st := range []stmt{
+		{"UPDATE mailboxes SET hold = ?, state = CASE WHEN state = 'disabled' THEN state ELSE 'held' END", []any{toJSON(h)}},
+		{"UPDATE submissions SET duplicate = 1, state = 0 WHERE state < 3", nil},
+	} {
+		if _, err := q.exec(ctx, st.sql, st.args...); err != nil {
+			return err
+		}
+	}
+	if s.Clustered() {
+		r, err := q.query(ctx, "SELECT setval('event_seq', (SELECT COALESCE(MAX(seq), 0) + 1 FROM events))")
+		if err != nil {
+			return err
+		}
+		r.Close()
+		return nil
+	}
+	last, err := one[int64](ctx, q, "SELECT COALESCE(MAX(seq), 0) FROM events")
+	s.seq.Store(last)
+	return err
+}
+
+func damaged(err error) error {
+	return mailgrant.Errorf(mailgrant.Invalid, err, "the backup is damaged or not one of ours").
+		Fix("take another one; nothing was changed")
+}

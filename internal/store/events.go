@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+// An EventFilter chooses events.
+type EventFilter struct {
+	After   int64 // cursor: the Seq of the last one seen
+	Limit   int   // 0 = 100
+	Kinds   []string
+	Subject mailgrant.ID
+	App     mailgrant.ID
+	Mailbox mailgrant.ID
+}
+
+// event is the statement that adds e to the log. Data that does not marshal is
+// our own mistake.
+func (s *Store) event(e mailgrant.Event) stmt {
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	data := string(e.Data)
+	if data == "" {
+		data = "{}"
+	}
+	if s.Clustered() {
+		return stmt{"INSERT INTO events (org, kind, at, subject, app, mailbox, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			[]any{string(e.Org), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
+	}
+	return stmt{"INSERT INTO events (org, seq, kind, at, subject, app, mailbox, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		[]any{string(e.Org), s.seq.Add(1), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
+}
+
+func (s *Store) addEvent(ctx context.Context, q querier, e mailgrant.Event) error {
+	st := s.event(e)
+	_, err := q.exec(ctx, st.sql, st.args...)
+	return err
+}
+
+// AddEvent puts e into the log.
+func (s *Store) AddEvent(ctx context.Context, e mailgrant.Event) error {
+	_, err := s.do(ctx, s.event(e))
+	if err == nil {
+		s.told()
+	}
+	return err
+}
+
+// Events are the organization's events after a cursor, oldest first. An event is
+// shown when nothing before it can still appear.
+func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]mailgrant.Event, error) {
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	q := "SELECT org, seq, kind, at, subject, app, mailbox, data FROM events WHERE org = ? AND seq > ?"
+	args := []any{string(org), f.After}
+	for _, c := range []struct {
+		column string
+		id     mailgrant.ID
+	}{{"subject", f.Subject}, {"app", f.App}, {"mailbox", f.Mailbox}} {
+		if c.id != "" {
+			q += " AND " + c.column + " = ?"
+			args = append(args, string(c.id))
+		}
+	}
+	if len(f.Kinds) > 0 {
+		q += " AND kind IN (?" + strings.Repeat(", ?", len(f.Kinds)-1) + ")"
+		for _, k := range f.Kinds {
+			args = append(args, k)
+		}
+	}
+	if s.Clustered() {
+		q += " AND tx < pg_snapshot_xmin(pg_current_snapshot())"
+	}
+	return list(ctx, s.eng, q+" ORDER BY seq LIMIT ?", append(args, f.Limit), func(r rows) (mailgrant.Event, error) {
+		var e mailgrant.Event
+		var org, subject, app, mailbox, data string
+		var at int64
+		err := r.Scan(&org, &e.Seq, &e.Kind, &at, &subject, &app, &mailbox, &data)
+		e.Org, e.Subject, e.App, e.Mailbox = mailgrant.ID(org), mailgrant.ID(subject), mailgrant.ID(app), mailgrant.ID(mailbox)
+		e.At, e.Data = fromMicros(at), json.RawMessage(data)
+		return e, err
+	})
+}
+
+// LastEvent is the cursor of the newest event.
+func (s *Store) LastEvent(ctx context.Context, org mailgrant.ID) (int64, error) {
+	return one[int64](ctx, s.eng, "SELECT COALESCE(MAX(seq), 0) FROM events WHERE org = ?", string(org))
+}
+
+// WatchEvents gives a channel on which something comes when events were added,
+// on this node or another. Call stop when done.
+func (s *Store) WatchEvents() (added <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	s.watchMu.Lock()
+	s.watch[ch] = true
+	s.watchMu.Unlock()
+	return ch, func() {
+		s.watchMu.Lock()
+		delete(s.watch, ch)
+		s.watchMu.Unlock()
+	}
+}
+
+// told wakes those who watch.
+func (s *Store) told() {
+	s.watchMu.Lock()
+	defer s.watchMu.Unlock()
+	for ch := range s.watch {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// pgChannel carries "lane ORG MAILBOX" between nodes, and bare wake-ups.
+const pgChannel = "mailgrant"
+
+// listenEvents has a connection of its own, as LISTEN needs. When it is lost,
+// watchers are woken at each new connection: nothing is missed, only late.
+func (s *Store) listenEvents(e *pgEngine) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.listen = cancel
+	s.wg.Go(func() {
+		for ctx.Err() == nil {
+			err := s.listenOnce(ctx, e)
+			if ctx.Err() == nil {
+				s.log.Warn("listening to the other nodes", "err", err)
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+				}
+			}
+		}
+	})
+}
+
+func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
+	conn, err := e.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	raw := conn.Hijack() // a listening connection must not go back to the pool
+	defer raw.Close(context.Background())
+	if _, err := raw.Exec(ctx, "LISTEN "+pgChannel); err != nil {
+		return err
+	}
+	s.told()
+	for {
+		n, err := raw.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		if f := strings.Fields(n.Payload); len(f) == 3 && f[0] == "lane" {
+			if wake := s.lanes.Load(); wake != nil {
+				(*wake)(mailgrant.ID(f[1]), mailgrant.ID(f[2]))
+			}
+			continue
+		}
+		s.told()
+	}
+}
+
+// OnLane has f called when another node accepted a submission for a lane.
+func (s *Store) OnLane(f func(org, mailbox mailgrant.ID)) { s.lanes.Store(&f) }
+
+// wakeLane tells the other nodes of new work; nothing on SQLite.
+func wakeLane(org, mailbox mailgrant.ID) stmt {
+	return stmt{"SELECT pg_notify('" + pgChannel + "', ?)", []any{"lane " + string(org) + " " + string(mailbox)}}
+}

@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+const mailboxColumns = "SELECT doc, state, hold, last_success FROM mailboxes"
+
+func mailboxRow(r rows) (mailgrant.Mailbox, error) {
+	var text, state, hold string
+	var success int64
+	if err := r.Scan(&text, &state, &hold, &success); err != nil {
+		return mailgrant.Mailbox{}, err
+	}
+	m := fromJSON[mailgrant.Mailbox](text)
+	if m == nil {
+		return mailgrant.Mailbox{}, errors.New("store: a mailbox does not read")
+	}
+	m.State, m.Hold, m.LastSuccess = mailgrant.MailboxState(state), fromJSON[mailgrant.Hold](hold), timeOf(success)
+	return *m, nil
+}
+
+// Mailboxes are those of the organization, oldest first.
+func (s *Store) Mailboxes(ctx context.Context, org mailgrant.ID) ([]mailgrant.Mailbox, error) {
+	return list(ctx, s.eng, mailboxColumns+" WHERE org = ? ORDER BY id", []any{string(org)}, mailboxRow)
+}
+
+// Mailbox is one of them.
+func (s *Store) Mailbox(ctx context.Context, org, id mailgrant.ID) (mailgrant.Mailbox, error) {
+	return first(ctx, s.eng, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?", []any{string(org), string(id)}, mailboxRow)
+}
+
+// MailboxByAddress finds a mailbox by its address, in any case of letters.
+func (s *Store) MailboxByAddress(ctx context.Context, org mailgrant.ID, address string) (mailgrant.Mailbox, error) {
+	return first(ctx, s.eng, "mailbox", mailgrant.ID(address), mailboxColumns+" WHERE org = ? AND address = ?",
+		[]any{string(org), Key(address)}, mailboxRow)
+}
+
+// MailboxesByRole are the mailboxes with a role, oldest first.
+func (s *Store) MailboxesByRole(ctx context.Context, org mailgrant.ID, role mailgrant.MailboxRole) ([]mailgrant.Mailbox, error) {
+	return list(ctx, s.eng, mailboxColumns+" WHERE org = ? AND role = ? ORDER BY id", []any{string(org), string(role)}, mailboxRow)
+}
+
+// MailboxesByGrant are the mailboxes that use a grant.
+func (s *Store) MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error) {
+	return list(ctx, s.eng, mailboxColumns+" WHERE org = ? AND grant_id = ? ORDER BY id", []any{string(org), string(grant)}, mailboxRow)
+}
+
+// CreateMailbox adds m.
+func (s *Store) CreateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
+	n, err := s.change(ctx, mailgrant.Event{Org: m.Org, Kind: "mailbox.created", Subject: m.ID, Mailbox: m.ID},
+		stmt{"INSERT INTO mailboxes (org, id, address, role, grant_id, state, doc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			[]any{string(m.Org), string(m.ID), Key(m.Address), string(m.Role), string(m.Grant), string(m.State), settingsOf(m)}})
+	if errors.Is(err, errReference) {
+		return notFound("organization", m.Org)
+	}
+	return written(n, err, "mailbox", m.ID)
+}
+
+// settingsOf is what of a mailbox only people change.
+func settingsOf(m mailgrant.Mailbox) string {
+	m.State, m.Hold, m.LastSuccess = "", nil, nil
+	return toJSON(m)
+}
+
+// UpdateMailbox replaces the settings of m, and its state when it is switched on
+// or off. A hold stays.
+func (s *Store) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
+	n, err := s.change(ctx, mailgrant.Event{Org: m.Org, Kind: "mailbox.changed", Subject: m.ID, Mailbox: m.ID},
+		stmt{`UPDATE mailboxes SET address = ?, role = ?, grant_id = ?, doc = ?,
+			state = CASE WHEN ? = 'disabled' THEN 'disabled' WHEN hold <> '' THEN 'held' ELSE 'active' END
+			WHERE org = ? AND id = ?`,
+			[]any{Key(m.Address), string(m.Role), string(m.Grant), settingsOf(m), string(m.State), string(m.Org), string(m.ID)}})
+	return written(n, err, "mailbox", m.ID)
+}
+
+// DeleteMailbox removes a mailbox that has nothing left to send.
+func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		waiting, err := one[int64](ctx, q, "SELECT COUNT(*) FROM submissions WHERE mailbox = ? AND state < 3", string(id))
+		if err != nil {
+			return err
+		}
+		if waiting > 0 {
+			return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox still has %d submissions to send", waiting).
+				Fix("wait for them, or cancel them: mailgrant queue cancel")
+		}
+		n, err := q.exec(ctx, "DELETE FROM mailboxes WHERE org = ? AND id = ?", string(org), string(id))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return notFound("mailbox", id)
+		}
+		return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.deleted", Subject: id, Mailbox: id})
+	})
+}
+
+// HoldMailbox keeps a mailbox's submissions back, with the reason. An event
+// tells of a new hold or a new reason, not of each probe.
+func (s *Store) HoldMailbox(ctx context.Context, org, id mailgrant.ID, h mailgrant.Hold) error {
+	defer s.told()
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		m, err := first(ctx, q, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?"+s.eng.forUpdate(), []any{string(org), string(id)}, mailboxRow)
+		if err != nil {
+			return err
+		}
+		_, err = q.exec(ctx, "UPDATE mailboxes SET hold = ?, state = CASE WHEN state = 'disabled' THEN state ELSE 'held' END WHERE org = ? AND id = ?",
+			toJSON(h), string(org), string(id))
+		if err != nil {
+			return err
+		}
+		if m.Hold != nil && m.Hold.Finding.Cause == h.Finding.Cause {
+			return nil
+		}
+		return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.held", Subject: id, Mailbox: id, Data: []byte(toJSON(h))})
+	})
+}
+
+// ResumeMailbox ends a hold. The time of the hold is not counted against the
+// life of the submissions it kept.
+func (s *Store) ResumeMailbox(ctx context.Context, org, id mailgrant.ID) error {
+	defer s.told()
+	return s.tx(ctx, func(ctx context.Context, q querier) error { return s.resume(ctx, q, org, id) })
+}
+
+func (s *Store) resume(ctx context.Context, q querier, org, id mailgrant.ID) error {
+	m, err := first(ctx, q, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?"+s.eng.forUpdate(), []any{string(org), string(id)}, mailboxRow)
+	if err != nil {
+		return err
+	}
+	if m.Hold == nil {
+		return nil
+	}
+	now := time.Now()
+	if _, err := q.exec(ctx, "UPDATE mailboxes SET hold = '', state = CASE WHEN state = 'disabled' THEN state ELSE 'active' END WHERE org = ? AND id = ?",
+		string(org), string(id)); err != nil {
+		return err
+	}
+	// Those that came during the hold get no more than their own waiting time.
+	if _, err := q.exec(ctx, `UPDATE submissions SET expires_at = expires_at + ? - CASE WHEN accepted_at > ? THEN accepted_at ELSE ? END,
+		due_at = CASE WHEN due_at > ? AND attempts > 0 THEN ? ELSE due_at END
+		WHERE mailbox = ? AND org = ? AND state < 3`,
+		micros(now), micros(m.Hold.Since), micros(m.Hold.Since), micros(now), micros(now), string(id), string(org)); err != nil {
+		return err
+	}
+	return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.resumed", Subject: id, Mailbox: id})
+}
+
+// MarkSuccess notes that mail left through these mailboxes.
+func (s *Store) MarkSuccess(ctx context.Context, at map[mailgrant.ID]time.Time) error {
+	stmts := make([]stmt, 0, len(at))
+	for id, t := range at {
+		stmts = append(stmts, stmt{"UPDATE mailboxes SET last_success = ? WHERE id = ?", []any{micros(t), string(id)}})
+	}
+	if len(stmts) == 0 {
+		return nil
+	}
+	_, err := s.do(ctx, stmts...)
+	return err
+}

@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+// pgEngine sends a group of writes as one pipeline, which PostgreSQL runs as one
+// transaction. Two writers take turns: one group travels while the other is
+// being synced.
+type pgEngine struct {
+	pool *pgxpool.Pool
+	log  *slog.Logger
+	ops  chan *op
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+const (
+	pgWriters = 2
+
+	// pgWait bounds one group. An accept answers within ten seconds. RE-05.
+	pgWait = 8 * time.Second
+)
+
+func openPostgres(ctx context.Context, dsn string, log *slog.Logger) (*pgEngine, error) {
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, mailgrant.Errorf(mailgrant.Misset, err, "the database address is not a PostgreSQL one").
+			Fix("write it as postgres://user@host/database")
+	}
+	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	cfg.MaxConns = max(cfg.MaxConns, 8)
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, pgError(err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, pgError(err)
+	}
+	run, stop := context.WithCancel(context.Background())
+	e := &pgEngine{pool: pool, log: log, ops: make(chan *op, 4*groupOps), stop: stop}
+	for range pgWriters {
+		e.wg.Go(func() { e.writer(run) })
+	}
+	return e, nil
+}
+
+func (e *pgEngine) name() string      { return "postgres" }
+func (e *pgEngine) forUpdate() string { return " FOR UPDATE" }
+
+func (e *pgEngine) close() error {
+	e.stop()
+	e.wg.Wait()
+	e.pool.Close()
+	return nil
+}
+
+func (e *pgEngine) query(ctx context.Context, q string, args ...any) (rows, error) {
+	r, err := e.pool.Query(ctx, dollars(q), args...)
+	return r, pgError(err)
+}
+
+func (e *pgEngine) exec(ctx context.Context, q string, args ...any) (int64, error) {
+	t, err := e.pool.Exec(ctx, dollars(q), args...)
+	return t.RowsAffected(), pgError(err)
+}
+
+func (e *pgEngine) submit(ctx context.Context, o *op) error {
+	if o.fn != nil { // it reads in between: a transaction of its own
+		err := e.alone(ctx, o)
+		if o.after != nil {
+			o.finish(err)
+			return nil
+		}
+		return err
+	}
+	select {
+	case e.ops <- o:
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
+	if o.after != nil {
+		return nil
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		if o.giveUp() {
+			return unavailable(ctx.Err())
+		}
+		<-o.done
+		return o.err
+	}
+}
+
+func (e *pgEngine) alone(ctx context.Context, o *op) error {
+	return pgError(pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error { return o.fn(ctx, pgTx{tx}) }))
+}
+
+func (e *pgEngine) snapshot(ctx context.Context, f func(querier) error) error {
+	return pgError(pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error { return f(pgTx{tx}) }))
+}
+
+type pgTx struct{ tx pgx.Tx }
+
+func (t pgTx) query(ctx context.Context, q string, args ...any) (rows, error) {
+	r, err := t.tx.Query(ctx, dollars(q), args...)
+	return r, pgError(err)
+}
+
+func (t pgTx) exec(ctx context.Context, q string, args ...any) (int64, error) {
+	n, err := t.tx.Exec(ctx, dollars(q), args...)
+	return n.RowsAffected(), pgError(err)
+}
+
+func (e *pgEngine) writer(ctx context.Context) {
+	for {
+		var group []*op
+		select {
+		case o := <-e.ops:
+			group = append(group, o)
+		case <-ctx.Done():
+			for {
+				select {
+				case o := <-e.ops:
+					e.run([]*op{o})
+				default:
+					return
+				}
+			}
+		}
+		size := group[0].bytes
+	more:
+		for len(group) < groupOps && size < groupBytes {
+			select {
+			case o := <-e.ops:
+				group = append(group, o)
+				size += o.bytes
+			default:
+				break more
+			}
+		}
+		e.run(group)
+	}
+}
+
+func (e *pgEngine) run(group []*op) {
+	live := group[:0]
+	for _, o := range group {
+		if o.take() {
+			live = append(live, o)
+		}
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := e.pipeline(live)
+	var refused *pgconn.PgError
+	if err != nil && len(live) > 1 && errors.As(err, &refused) {
+		// One statement was refused, so the server kept nothing: each for itself.
+		// After a lost connection nobody knows, and nothing may be sent twice.
+		for _, o := range live {
+			o.finish(pgError(e.pipeline([]*op{o})))
+		}
+		return
+	}
+	err = pgError(err)
+	for _, o := range live {
+		o.finish(err)
+	}
+}
+
+// pipeline runs all statements in one implicit transaction.
+func (e *pgEngine) pipeline(group []*op) error {
+	ctx, cancel := context.WithTimeout(context.Background(), pgWait)
+	defer cancel()
+	var b pgx.Batch
+	for _, o := range group {
+		for _, s := range o.stmts {
+			b.Queue(dollars(s.sql), s.args...)
+		}
+	}
+	res := e.pool.SendBatch(ctx, &b)
+	for _, o := range group {
+		o.affected = o.affected[:0]
+		for range o.stmts {
+			t, err := res.Exec()
+			if err != nil {
+				res.Close()
+				return err
+			}
+			o.affected = append(o.affected, t.RowsAffected())
+		}
+	}
+	return res.Close()
+}
+
+// pgError says in our words what PostgreSQL says in its own.
+func pgError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *mailgrant.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		switch {
+		case pe.Code == "23505":
+			return errUnique
+		case pe.Code == "23503":
+			return errReference
+		case pe.Code == "53100":
+			return noSpace(err)
+		case pe.Code == "40001", pe.Code == "40P01", pe.Code[:2] == "53", pe.Code[:2] == "57", pe.Code[:2] == "08", pe.Code == "25006":
+			return gone(err)
+		}
+		return err
+	}
+	var ne net.Error
+	if errors.As(err, &ne) || errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) || pgconn.SafeToRetry(err) {
+		return gone(err)
+	}
+	var ce *pgconn.ConnectError
+	if errors.As(err, &ce) {
+		return gone(err)
+	}
+	if errors.Is(err, pgx.ErrNoRows) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return gone(fmt.Errorf("postgres: %w", err))
+}
+
+func gone(err error) error {
+	return mailgrant.Errorf(mailgrant.Unavailable, err, "the PostgreSQL server does not answer").
+		Fix("look at the server and the way to it; mailgrant goes on by itself when it is back")
+}

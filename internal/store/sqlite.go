@@ -1,0 +1,462 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	sqlite "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+// sqliteEngine has one writer, which turns the writes that wait for it into one
+// transaction, and several readers.
+type sqliteEngine struct {
+	path  string
+	log   *slog.Logger
+	lock  *os.File
+	write *sql.DB
+	read  *sql.DB
+	stmts map[string]*sql.Stmt // of the writer's connection
+	conn  *sql.Conn
+
+	ops  chan *op
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	readMu    sync.RWMutex
+	readStmts map[string]*sql.Stmt
+}
+
+const (
+	// groupOps and groupBytes bound one transaction, so that its clients do not
+	// wait for ever.
+	groupOps   = 512
+	groupBytes = 8 << 20
+
+	// busyWait is how long a foreign lock on the file is waited for. With it an
+	// accept answers within ten seconds. RE-06.
+	busyWait = 4 * time.Second
+
+	// walSoft is when a checkpoint is run beside the writes, walHard when the
+	// writer stops for one so that the log starts again from its beginning.
+	walSoft = 8 << 20
+	walHard = 256 << 20
+)
+
+func sqliteDSN(path string, extra ...string) string {
+	q := url.Values{}
+	for _, p := range append([]string{
+		"busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)",
+	}, extra...) {
+		q.Add("_pragma", p)
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngine, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), readStmts: map[string]*sql.Stmt{}}
+	if err := e.open(ctx); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	run, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.wg.Go(func() { e.writer(run) })
+	return e, nil
+}
+
+// lockFile keeps a second process away: it would count events twice.
+func lockFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the database: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, mailgrant.Errorf(mailgrant.Conflict, err, "another mailgrant uses this database").
+			Fix("stop it first, or give this one a data directory of its own (--dir)")
+	}
+	return f, nil
+}
+
+func (e *sqliteEngine) open(ctx context.Context) error {
+	var err error
+	if e.write, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-8000)")); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	e.write.SetMaxOpenConns(1)
+	if err := e.connect(ctx); err != nil {
+		return err
+	}
+	if e.read, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "query_only(1)", "cache_size(-2000)")); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	e.read.SetMaxOpenConns(4)
+	e.read.SetMaxIdleConns(4)
+	return nil
+}
+
+// connect gives the writer a connection. Opening it reads the log and leaves
+// out what a crash cut short.
+func (e *sqliteEngine) connect(ctx context.Context) error {
+	conn, err := e.write.Conn(ctx)
+	if err != nil {
+		return sqliteError(err)
+	}
+	var mode string
+	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+		conn.Close()
+		return sqliteError(err)
+	}
+	e.conn, e.stmts = conn, map[string]*sql.Stmt{}
+	return nil
+}
+
+func (e *sqliteEngine) name() string      { return "sqlite" }
+func (e *sqliteEngine) forUpdate() string { return "" }
+
+func (e *sqliteEngine) close() error {
+	e.stop()
+	e.wg.Wait()
+	for _, s := range e.readStmts {
+		s.Close()
+	}
+	err := e.read.Close()
+	if e.conn != nil {
+		e.conn.Close()
+	}
+	return errors.Join(err, e.write.Close(), e.lock.Close())
+}
+
+func (e *sqliteEngine) query(ctx context.Context, q string, args ...any) (rows, error) {
+	s, err := e.prepareRead(ctx, q)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	r, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	return sqlRows{r}, nil
+}
+
+func (e *sqliteEngine) prepareRead(ctx context.Context, q string) (*sql.Stmt, error) {
+	e.readMu.RLock()
+	s := e.readStmts[q]
+	e.readMu.RUnlock()
+	if s != nil {
+		return s, nil
+	}
+	s, err := e.read.PrepareContext(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	e.readMu.Lock()
+	defer e.readMu.Unlock()
+	if have := e.readStmts[q]; have != nil {
+		s.Close()
+		return have, nil
+	}
+	e.readStmts[q] = s
+	return s, nil
+}
+
+func (e *sqliteEngine) exec(context.Context, string, ...any) (int64, error) {
+	return 0, errors.New("store: a write outside of a transaction")
+}
+
+func (e *sqliteEngine) snapshot(ctx context.Context, f func(querier) error) error {
+	tx, err := e.read.BeginTx(ctx, nil)
+	if err != nil {
+		return sqliteError(err)
+	}
+	defer tx.Rollback()
+	return f(sqlView{tx})
+}
+
+type sqlView struct{ tx *sql.Tx }
+
+func (v sqlView) query(ctx context.Context, q string, args ...any) (rows, error) {
+	r, err := v.tx.QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	return sqlRows{r}, nil
+}
+
+func (v sqlView) exec(context.Context, string, ...any) (int64, error) {
+	return 0, errors.New("store: a write into a snapshot")
+}
+
+// sqlRows makes sql.Rows close without an answer, as pgx's do.
+type sqlRows struct{ *sql.Rows }
+
+func (r sqlRows) Close() { r.Rows.Close() }
+
+func (e *sqliteEngine) submit(ctx context.Context, o *op) error {
+	select {
+	case e.ops <- o:
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
+	if o.after != nil {
+		return nil
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		if o.giveUp() {
+			return unavailable(ctx.Err())
+		}
+		<-o.done // it is being written: only its own answer is true
+		return o.err
+	}
+}
+
+func unavailable(err error) error {
+	return mailgrant.Errorf(mailgrant.Unavailable, err, "the database did not answer in time").
+		Fix("try again; if it stays so, look at the disk and the load of this machine")
+}
+
+// writer joins what waits into one transaction: one sync answers many clients.
+// There is no timer: whoever is alone is served at once.
+func (e *sqliteEngine) writer(ctx context.Context) {
+	var group []*op
+	for {
+		select {
+		case o := <-e.ops:
+			group = append(group[:0], o)
+		case <-ctx.Done():
+			for { // those who came before the stop
+				select {
+				case o := <-e.ops:
+					e.run(context.Background(), []*op{o})
+				default:
+					return
+				}
+			}
+		}
+		size := group[0].bytes
+	more:
+		for len(group) < groupOps && size < groupBytes {
+			select {
+			case o := <-e.ops:
+				group = append(group, o)
+				size += o.bytes
+			default:
+				break more
+			}
+		}
+		e.run(context.Background(), group)
+		e.checkpoint(ctx)
+	}
+}
+
+func (e *sqliteEngine) run(ctx context.Context, group []*op) {
+	live := group[:0]
+	for _, o := range group {
+		if o.take() {
+			live = append(live, o)
+		}
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := e.transaction(ctx, live)
+	if err != nil && len(live) > 1 { // one of them spoiled it: each for itself
+		for _, o := range live {
+			o.finish(sqliteError(e.transaction(ctx, []*op{o})))
+		}
+		return
+	}
+	err = sqliteError(err)
+	for _, o := range live {
+		o.finish(err)
+	}
+}
+
+func (e *sqliteEngine) transaction(ctx context.Context, group []*op) error {
+	if e.conn == nil {
+		if err := e.connect(ctx); err != nil {
+			return err
+		}
+	}
+	w := sqliteTx{e}
+	if _, err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		e.distrust(err)
+		return err
+	}
+	for _, o := range group {
+		if err := w.op(ctx, o); err != nil {
+			_, rb := w.exec(ctx, "ROLLBACK")
+			e.distrust(errors.Join(err, rb))
+			return err
+		}
+	}
+	if _, err := w.exec(ctx, "COMMIT"); err != nil {
+		_, _ = w.exec(ctx, "ROLLBACK") // it may have been rolled back already
+		e.distrust(err)
+		return err
+	}
+	return nil
+}
+
+// distrust gives the connection up after a failed read, write or sync: what the
+// system's cache holds of the file is no longer known to be on the disk. The
+// next transaction opens it anew and reads what is really there. RE-04.
+func (e *sqliteEngine) distrust(err error) {
+	code := sqliteCode(err) & 0xff
+	if code != sqlite3.SQLITE_IOERR && code != sqlite3.SQLITE_CORRUPT && code != sqlite3.SQLITE_FULL {
+		return
+	}
+	e.log.Error("the database file failed; opening it anew", "err", err)
+	for _, s := range e.stmts {
+		s.Close()
+	}
+	_ = e.conn.Raw(func(any) error { return sql.ErrConnDone }) // takes it out of the pool
+	e.conn.Close()
+	e.conn, e.stmts = nil, nil
+}
+
+type sqliteTx struct{ e *sqliteEngine }
+
+func (w sqliteTx) op(ctx context.Context, o *op) error {
+	if o.fn != nil {
+		return o.fn(ctx, w)
+	}
+	o.affected = o.affected[:0]
+	for _, s := range o.stmts {
+		n, err := w.exec(ctx, s.sql, s.args...)
+		if err != nil {
+			return err
+		}
+		o.affected = append(o.affected, n)
+	}
+	return nil
+}
+
+func (w sqliteTx) prepare(ctx context.Context, q string) (*sql.Stmt, error) {
+	if s := w.e.stmts[q]; s != nil {
+		return s, nil
+	}
+	s, err := w.e.conn.PrepareContext(ctx, q)
+	if err == nil {
+		w.e.stmts[q] = s
+	}
+	return s, err
+}
+
+func (w sqliteTx) exec(ctx context.Context, q string, args ...any) (int64, error) {
+	s, err := w.prepare(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+func (w sqliteTx) query(ctx context.Context, q string, args ...any) (rows, error) {
+	s, err := w.prepare(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	return sqlRows{r}, nil
+}
+
+// checkpoint moves the log into the database beside the readers, and at walHard
+// stops for it.
+func (e *sqliteEngine) checkpoint(ctx context.Context) {
+	fi, err := os.Stat(e.path + "-wal")
+	if err != nil || fi.Size() < walSoft || e.conn == nil {
+		return
+	}
+	mode := "PASSIVE"
+	if fi.Size() > walHard {
+		mode = "TRUNCATE"
+	}
+	var busy, logged, moved int
+	if err := e.conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &logged, &moved); err != nil && ctx.Err() == nil {
+		e.log.Warn("checkpoint", "err", err)
+	}
+}
+
+func sqliteCode(err error) int {
+	var se *sqlite.Error
+	if errors.As(err, &se) {
+		return se.Code()
+	}
+	return 0
+}
+
+// sqliteError says in our words what SQLite says in its own.
+func sqliteError(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *mailgrant.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	code := sqliteCode(err)
+	switch code & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return noSpace(err)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return mailgrant.Errorf(mailgrant.Unavailable, err, "another program locks the database").
+			Fix("end the program that holds mailgrant.db open (a backup tool, a sqlite3 shell); mailgrant goes on by itself")
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY:
+		if errors.Is(err, unix.ENOSPC) {
+			return noSpace(err)
+		}
+		return mailgrant.Errorf(mailgrant.Unavailable, err, "the database file cannot be written").
+			Fix("look at the disk and the permissions of the data directory; mailgrant goes on by itself")
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return mailgrant.Errorf(mailgrant.Internal, err, "the database file is damaged").
+			Fix("stop mailgrant and restore the newest backup: mailgrant restore FILE")
+	case sqlite3.SQLITE_CONSTRAINT:
+		switch code {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return errUnique
+		case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+			return errReference
+		}
+	}
+	return err
+}
+
+func noSpace(err error) error {
+	return mailgrant.Errorf(mailgrant.NoSpace, err, "the disk of the database is full").
+		Fix("make room on it; mailgrant goes on by itself")
+}
+
+var (
+	errUnique    = errors.New("store: unique")
+	errReference = errors.New("store: reference")
+)

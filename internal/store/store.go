@@ -1,0 +1,355 @@
+// Package store keeps everything: one set of promises over SQLite or PostgreSQL.
+//
+// It knows tables, not rules. A method is one promise and one transaction; once
+// it returns nil, what it wrote survives a power cut. Writes that wait for each
+// other are joined into one transaction, so that one sync answers many callers.
+// Every row that belongs to an organization names it, and so does every query:
+// somebody else's row is not found.
+package store
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// newest is the version of the newest migration.
+const newest = 1
+
+// A Store is an open database. It is safe for concurrent use.
+type Store struct {
+	eng engine
+	log *slog.Logger
+	seq atomic.Int64 // SQLite: the last event number
+
+	watchMu sync.Mutex
+	watch   map[chan struct{}]bool
+	listen  context.CancelFunc // PostgreSQL: ends the listener
+	lanes   atomic.Pointer[func(org, mailbox mailgrant.ID)]
+	wg      sync.WaitGroup
+}
+
+// Open opens the database at dsn, a postgres:// address or the path of a SQLite
+// file, and migrates it to the newest schema.
+func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
+	s := &Store{log: log, watch: map[chan struct{}]bool{}}
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		e, err := openPostgres(ctx, dsn, log)
+		if err != nil {
+			return nil, err
+		}
+		s.eng = e
+		if err := migratePostgres(ctx, e); err != nil {
+			e.close()
+			return nil, err
+		}
+		s.listenEvents(e)
+		return s, nil
+	}
+	e, err := openSQLite(ctx, strings.TrimPrefix(dsn, "sqlite://"), log)
+	if err != nil {
+		return nil, err
+	}
+	s.eng = e
+	if err := migrateSQLite(ctx, e); err != nil {
+		e.close()
+		return nil, err
+	}
+	last, err := one[int64](ctx, e, "SELECT COALESCE(MAX(seq), 0) FROM events")
+	if err != nil {
+		e.close()
+		return nil, err
+	}
+	s.seq.Store(last)
+	return s, nil
+}
+
+// Close waits for writes under way and lets go of the database.
+func (s *Store) Close() error {
+	if s.listen != nil {
+		s.listen()
+		s.wg.Wait()
+	}
+	return s.eng.close()
+}
+
+// Clustered says whether other nodes may share this database.
+func (s *Store) Clustered() bool { return s.eng.name() == "postgres" }
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := one[int64](ctx, s.eng, "SELECT 1")
+	return err
+}
+
+func migrateSQLite(ctx context.Context, e *sqliteEngine) error {
+	v, err := one[int64](ctx, e, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version WHERE is_applied = 1")
+	if err == nil && v == newest {
+		return nil // the usual start: no migration machinery
+	}
+	if err == nil && v > newest {
+		return tooNew(v)
+	}
+	e.conn.Close() // the writer's only connection
+	dir, _ := fs.Sub(migrations, "migrations/sqlite")
+	p, err := goose.NewProvider(goose.DialectSQLite3, e.write, dir)
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the database: %w", sqliteError(err))
+	}
+	return e.connect(ctx)
+}
+
+func migratePostgres(ctx context.Context, e *pgEngine) error {
+	v, err := one[int64](ctx, e, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version WHERE is_applied")
+	if err == nil && v == newest {
+		return nil
+	}
+	if err == nil && v > newest {
+		return tooNew(v)
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return fmt.Errorf("lock the migrations: %w", err)
+	}
+	dir, _ := fs.Sub(migrations, "migrations/postgres")
+	db := stdlib.OpenDBFromPool(e.pool)
+	defer db.Close()
+	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the database: %w", pgError(err))
+	}
+	return nil
+}
+
+// RE-11: an old program must not write into a new schema.
+func tooNew(v int64) error {
+	return mailgrant.Errorf(mailgrant.Misset, nil, "this database was written by a newer mailgrant (schema %d, this one knows %d)", v, newest).
+		Fix("start the newer version again; a schema is never taken back")
+}
+
+// do runs blind statements as one promise.
+func (s *Store) do(ctx context.Context, stmts ...stmt) ([]int64, error) {
+	o := newOp(stmts)
+	err := s.eng.submit(ctx, o)
+	return o.affected, err
+}
+
+func newOp(stmts []stmt) *op {
+	o := &op{stmts: stmts, done: make(chan struct{})}
+	for _, st := range stmts {
+		for _, a := range st.args {
+			switch v := a.(type) {
+			case []byte:
+				o.bytes += len(v)
+			case string:
+				o.bytes += len(v)
+			}
+		}
+	}
+	return o
+}
+
+// change runs statements, and adds the event when the last of them touched a row.
+func (s *Store) change(ctx context.Context, e mailgrant.Event, stmts ...stmt) (affected []int64, err error) {
+	err = s.tx(ctx, func(ctx context.Context, q querier) error {
+		affected = affected[:0]
+		for _, st := range stmts {
+			n, err := q.exec(ctx, st.sql, st.args...)
+			if err != nil {
+				return err
+			}
+			affected = append(affected, n)
+		}
+		if affected[len(affected)-1] == 0 {
+			return nil
+		}
+		return s.addEvent(ctx, q, e)
+	})
+	if err == nil {
+		s.told()
+	}
+	return affected, err
+}
+
+// tx runs a promise that must read before it writes.
+func (s *Store) tx(ctx context.Context, f func(context.Context, querier) error) error {
+	return s.eng.submit(ctx, &op{fn: f, done: make(chan struct{})})
+}
+
+var errNone = errors.New("store: no row")
+
+// one reads a single value.
+func one[T any](ctx context.Context, q querier, text string, args ...any) (v T, err error) {
+	err = scan(ctx, q, text, args, &v)
+	return v, err
+}
+
+// scan reads a single row; errNone when there is none.
+func scan(ctx context.Context, q querier, text string, args []any, dest ...any) error {
+	r, err := q.query(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if !r.Next() {
+		if err := r.Err(); err != nil {
+			return err
+		}
+		return errNone
+	}
+	if err := r.Scan(dest...); err != nil {
+		return fmt.Errorf("read a row: %w", err)
+	}
+	return nil
+}
+
+// list reads all rows, each by f.
+func list[T any](ctx context.Context, q querier, text string, args []any, f func(rows) (T, error)) ([]T, error) {
+	r, err := q.query(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	out := []T{}
+	for r.Next() {
+		v, err := f(r)
+		if err != nil {
+			return nil, fmt.Errorf("read a row: %w", err)
+		}
+		out = append(out, v)
+	}
+	return out, r.Err()
+}
+
+// first is list's only row, or what says that there is none.
+func first[T any](ctx context.Context, q querier, what string, id mailgrant.ID, text string, args []any, f func(rows) (T, error)) (T, error) {
+	var zero T
+	l, err := list(ctx, q, text, args, f)
+	if err != nil {
+		return zero, err
+	}
+	if len(l) == 0 {
+		return zero, notFound(what, id)
+	}
+	return l[0], nil
+}
+
+func notFound(what string, id mailgrant.ID) error {
+	return mailgrant.Errorf(mailgrant.NotFound, nil, "there is no %s %s", what, id).
+		Fix("list what there is: mailgrant %s list", what)
+}
+
+// doc reads rows of a single JSON column.
+func doc[T any](r rows) (v T, err error) {
+	var text string
+	if err = r.Scan(&text); err != nil {
+		return v, err
+	}
+	err = json.Unmarshal([]byte(text), &v)
+	return v, err
+}
+
+func toJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("store: %T does not marshal: %v", v, err)) // our own types always do
+	}
+	return string(b)
+}
+
+// fromJSON reads an optional JSON column.
+func fromJSON[T any](text string) *T {
+	if text == "" {
+		return nil
+	}
+	v := new(T)
+	if json.Unmarshal([]byte(text), v) != nil {
+		return nil
+	}
+	return v
+}
+
+func optional[T any](v *T) string {
+	if v == nil {
+		return ""
+	}
+	return toJSON(v)
+}
+
+// micros is how a time is kept; zero stays zero.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func microsOf(t *time.Time) int64 {
+	if t == nil {
+		return 0
+	}
+	return micros(*t)
+}
+
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+func timeOf(n int64) *time.Time {
+	if n == 0 {
+		return nil
+	}
+	t := fromMicros(n)
+	return &t
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// written turns the outcome of a single-row change into an answer.
+func written(affected []int64, err error, what string, id mailgrant.ID) error {
+	switch {
+	case errors.Is(err, errUnique):
+		return exists(what)
+	case err != nil:
+		return err
+	case affected[0] == 0:
+		return notFound(what, id)
+	}
+	return nil
+}
+
+func exists(what string) error {
+	return mailgrant.Errorf(mailgrant.Conflict, nil, "there is such a %s already", what).
+		Fix("change the one that is there, or use another name")
+}
