@@ -196,6 +196,25 @@ func foreignIsNotFound(t *testing.T, f *fixture) {
 	}
 }
 
+// events waits until n of the kinds are shown: PostgreSQL shows an event when no
+// transaction that began before it is open, in any database of the server.
+func (f *fixture) events(t *testing.T, n int, kinds ...string) []mailgrant.Event {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		l, err := f.Events(f.ctx, f.org, store.EventFilter{Kinds: kinds, Limit: 500})
+		f.must(t, err)
+		if len(l) >= n {
+			return l
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("%d events, want %d", len(l), n)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func laneKeepsOrder(t *testing.T, f *fixture) {
@@ -318,7 +337,7 @@ func holdStopsTheClock(t *testing.T, f *fixture) {
 	if after.Held || after.ExpiresAt.Before(before.ExpiresAt) {
 		t.Errorf("life before %v, after %v", before.ExpiresAt, after.ExpiresAt)
 	}
-	l, _ := f.Events(f.ctx, f.org, store.EventFilter{Kinds: []string{"mailbox.held", "mailbox.resumed"}})
+	l := f.events(t, 2, "mailbox.held", "mailbox.resumed")
 	if len(l) != 2 {
 		t.Errorf("%d events, want 2", len(l))
 	}
@@ -462,6 +481,7 @@ func eventsAscend(t *testing.T, f *fixture) {
 	}
 	wg.Wait()
 	<-added
+	f.events(t, 50, "test")
 	var after int64
 	seen := map[mailgrant.ID]bool{}
 	for {
