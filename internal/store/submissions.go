@@ -417,7 +417,7 @@ func (s *Store) RecordAttempt(r Record, done func(error)) {
 // MarkUncertain keeps that an unfinished submission may have been sent.
 func (s *Store) MarkUncertain(ctx context.Context, f Fence, sub mailgrant.Submission) error {
 	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
-	n, err := s.do(ctx, stmt{"UPDATE submissions SET state = 2, duplicate = 1 WHERE org = ? AND id = ? AND state IN (1, 2)" + where, args})
+	n, err := s.do(ctx, stmt{"UPDATE submissions SET state = 2 WHERE org = ? AND id = ? AND state IN (1, 2)" + where, args})
 	if err == nil && n[0] == 0 {
 		return fencedOut(nil)
 	}
@@ -532,4 +532,18 @@ func (s *Store) Queue(ctx context.Context, org mailgrant.ID) ([]Counts, error) {
 		}
 	}
 	return out, nil
+}
+
+// UndoAttempt says that submissions were not sent after all.
+func (s *Store) UndoAttempt(ctx context.Context, f Fence, subs []mailgrant.Submission) error {
+	stmts := make([]stmt, len(subs))
+	for i, sub := range subs {
+		where, args := f.where([]any{string(sub.Org), string(sub.ID)})
+		stmts[i] = stmt{"UPDATE submissions SET state = 0 WHERE org = ? AND id = ? AND state = 1" + where, args}
+	}
+	if len(stmts) == 0 {
+		return nil
+	}
+	_, err := s.do(ctx, stmts...)
+	return err
 }

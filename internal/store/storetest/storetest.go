@@ -312,7 +312,7 @@ func unfinished(t *testing.T, f *fixture) {
 	f.must(t, f.MarkUncertain(f.ctx, store.Fence{}, sub))
 	got, err := f.Submission(f.ctx, f.org, sub.ID)
 	f.must(t, err)
-	if got.State != mailgrant.SubmissionUncertain || !got.Duplicate {
+	if got.State != mailgrant.SubmissionUncertain || got.Duplicate {
 		t.Errorf("got %s, duplicate %v", got.State, got.Duplicate)
 	}
 }

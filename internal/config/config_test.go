@@ -1,0 +1,82 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/config"
+)
+
+func load(t *testing.T, text string) (config.Config, error) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "mailgrant.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(name)
+}
+
+func TestFileThenEnvironment(t *testing.T) {
+	t.Setenv("MAILGRANT_LIMITS__RECIPIENTS", "7")
+	t.Setenv("MAILGRANT_KEY", "of the client")
+	c, err := load(t, "dir: data\nlimits: {recipients: 5, life: 48h}\nlisten: ['submissions://:10465']\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Limits.Recipients != 7 || c.Limits.Life.Hours() != 48 || c.Limits.MessageBytes != 35<<20 {
+		t.Errorf("limits: %+v", c.Limits)
+	}
+	if !filepath.IsAbs(c.Dir) {
+		t.Errorf("dir %q is not relative to the file", c.Dir)
+	}
+}
+
+func TestSC03BadSettingsAreRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"unknown":                 "databse: x",
+		"unknown inside":          "limits: {recipient: 5}",
+		"wrong kind":              "limits: {recipients: many}",
+		"plain text to the world": "listen: ['submission+insecure://0.0.0.0:25']",
+		"http without a word":     "listen: ['http://127.0.0.1:80']",
+		"no such door":            "listen: ['gopher://:70']",
+		"no door":                 "listen: []",
+		"public http":             "public_url: http://mail.example.com",
+		"half a certificate":      "tls: {cert: a.pem}",
+		"no YAML":                 "\t:",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, text)
+			if !errors.Is(err, mailgrant.Misset) {
+				t.Fatalf("got %v", err)
+			}
+			if mailgrant.AsError(err).Remedy == "" {
+				t.Errorf("%v: no remedy", err)
+			}
+		})
+	}
+}
+
+func TestSE11PrintedSettingsHideSecrets(t *testing.T) {
+	c := config.Default()
+	c.Database = "postgres://mail:hunter2@db/mail"
+	if s := c.String(); strings.Contains(s, "hunter2") || !strings.Contains(s, "[secret]") {
+		t.Errorf("%s", s)
+	}
+}
+
+func TestPrintedSettingsAreReadAgain(t *testing.T) {
+	want := config.Default()
+	want.Listen = []string{"https://:8443", "submission+insecure://127.0.0.1:2525"}
+	want.Dir = "/var/lib/mailgrant"
+	got, err := load(t, want.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != want.String() {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,272 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/rfc5322"
+	"github.com/mailgrant/mailgrant/internal/route"
+	"github.com/mailgrant/mailgrant/internal/store"
+)
+
+// An Envelope is what a door knows of a message besides its bytes.
+type Envelope struct {
+	From           string // "" for a message that must not bounce
+	Recipients     []string
+	Class          mailgrant.Class
+	OnBehalfOf     string
+	Named          mailgrant.ID // a mailbox the caller named
+	IdempotencyKey string
+	SendAt         time.Time
+	UTF8           bool // an address needs SMTPUTF8
+	Trace          mailgrant.ID
+}
+
+const (
+	// keyLife is how long an idempotency key is remembered.
+	keyLife = 7 * 24 * time.Hour
+
+	// acceptWithin is how long a door waits for the database. RE-06.
+	acceptWithin = 8 * time.Second
+
+	// hopsMax ends a loop. RFC 5321 section 6.3.
+	hopsMax = 100
+
+	// sendAtMax is how far ahead a message may be dated.
+	sendAtMax = 366 * 24 * time.Hour
+)
+
+// CheckSender says early, at MAIL FROM, whether this caller can send as from at
+// all. Accept asks again with the whole header.
+func (o *Outbox) CheckSender(ctx context.Context, c mailgrant.Caller, from string, class mailgrant.Class) error {
+	if from == "" {
+		return nil
+	}
+	_, m, err := o.Router.Choose(ctx, c, route.Request{Class: class, From: from})
+	if err != nil {
+		return err
+	}
+	return o.Sender.MaySend(ctx, c, m, []string{from})
+}
+
+// Accept takes responsibility for a message. Once it returns nil, the message
+// will be sent, or its sender will hear why not, even if the power fails now.
+// The same idempotency key twice is the same submission.
+func (o *Outbox) Accept(ctx context.Context, c mailgrant.Caller, e Envelope, d *Draft) (mailgrant.Submission, error) {
+	if d.err != nil {
+		return mailgrant.Submission{}, d.err
+	}
+	if err := o.keepPace(c); err != nil {
+		return mailgrant.Submission{}, err
+	}
+	h, err := rfc5322.ParseHeader(headerBlock(d.first))
+	if err != nil {
+		return mailgrant.Submission{}, err
+	}
+	sub, m, err := o.submission(ctx, c, e, d, h)
+	if err != nil {
+		return mailgrant.Submission{}, err
+	}
+	return o.take(ctx, e, d, h, sub, m)
+}
+
+func (o *Outbox) keepPace(c mailgrant.Caller) error {
+	if c.App.PerMinute <= 0 {
+		return nil
+	}
+	o.mu.Lock()
+	p := o.paces[c.App.ID]
+	if p == nil || p.perMinute != c.App.PerMinute {
+		p = &pace{c.App.PerMinute, rate.NewLimiter(rate.Limit(float64(c.App.PerMinute)/60), c.App.PerMinute)}
+		o.paces[c.App.ID] = p
+	}
+	o.mu.Unlock()
+	if p.limiter.Allow() {
+		return nil
+	}
+	return mailgrant.Errorf(mailgrant.Limited, nil, "the app %s may send %d messages a minute and has", c.App.Name, c.App.PerMinute).
+		Fix("wait a minute, or raise its limit: mailgrant app set %s --per-minute N", c.App.Name)
+}
+
+// submission checks a message against the rules and makes the record of it.
+func (o *Outbox) submission(ctx context.Context, c mailgrant.Caller, e Envelope, d *Draft, h rfc5322.Header) (sub mailgrant.Submission, m mailgrant.Mailbox, err error) {
+	if len(e.Recipients) == 0 {
+		return sub, m, mailgrant.Errorf(mailgrant.Invalid, nil, "the message has no recipient").Fix("name at least one").At("to")
+	}
+	if len(e.Recipients) > o.Recipients {
+		return sub, m, mailgrant.Errorf(mailgrant.Invalid, nil, "%d recipients are more than the %d that one message may have", len(e.Recipients), o.Recipients).
+			Fix("split it into several messages").At("to")
+	}
+	if h.Received >= hopsMax {
+		return sub, m, mailgrant.Errorf(mailgrant.Invalid, nil, "the message has passed %d servers already: it goes round in a circle", h.Received).
+			Fix("find the forwarding rule that sends it back")
+	}
+	if len(h.From) == 0 {
+		return sub, m, mailgrant.Errorf(mailgrant.Invalid, nil, "the message has no From field").Fix("add one with the sender's address").At("from")
+	}
+	from := h.From[0].String()
+	r, m, err := o.Router.Choose(ctx, c, route.Request{Class: e.Class, OnBehalfOf: e.OnBehalfOf, From: from, Named: e.Named})
+	if err != nil {
+		return sub, m, err
+	}
+	if err := o.Sender.MaySend(ctx, c, m, identities(e.From, h)); err != nil {
+		return sub, m, err
+	}
+	now := o.now().UTC().Truncate(time.Microsecond)
+	due := now
+	if e.SendAt.After(now) {
+		if e.SendAt.Sub(now) > sendAtMax {
+			return sub, m, mailgrant.Errorf(mailgrant.Invalid, nil, "the time to send is more than a year ahead").Fix("choose an earlier one").At("send_at")
+		}
+		due = e.SendAt.UTC().Truncate(time.Microsecond)
+	}
+	life := time.Duration(m.Life)
+	if life == 0 {
+		life = o.Life
+	}
+	class := e.Class
+	if class == "" {
+		class = mailgrant.ClassUser
+	}
+	door := c.Door
+	if door == "" {
+		door = "inside"
+	}
+	return mailgrant.Submission{ID: d.id, Org: c.Org, App: c.App.ID, Door: door, Class: class, OnBehalfOf: e.OnBehalfOf, Route: r,
+		EnvelopeFrom: e.From, Recipients: e.Recipients, From: from, Subject: cut(h.Subject, 200), MessageID: h.MessageID,
+		Size: d.size, EightBit: d.eightBit, UTF8: e.UTF8 || h.UTF8, State: mailgrant.SubmissionReady, AcceptedAt: now, DueAt: due,
+		ExpiresAt: due.Add(life), IdempotencyKey: e.IdempotencyKey, Trace: e.Trace}, m, nil
+}
+
+// identities are all the addresses that a message claims to come from. R-AP5.
+func identities(envelope string, h rfc5322.Header) []string {
+	out := make([]string, 0, 4)
+	if envelope != "" {
+		out = append(out, envelope)
+	}
+	for _, l := range [][]rfc5322.Address{h.From, h.Sender, h.ResentFrom, h.ResentSender} {
+		for _, a := range l {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// take makes the submission durable and gives it to its lane.
+func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Header, sub mailgrant.Submission, m mailgrant.Mailbox) (mailgrant.Submission, error) {
+	ctx, cancel := context.WithTimeout(ctx, acceptWithin)
+	defer cancel()
+	if err := d.flush(); err != nil {
+		return sub, err
+	}
+	a := store.Acceptance{KeepKey: keyLife}
+	if e.IdempotencyKey != "" {
+		a.Digest = d.digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
+	}
+	lead := o.lead(&sub, h)
+	block := headerBlock(d.first)
+	leaving := append(rfc5322.LeavingHeader(block, lead...), d.first[len(block):]...)
+	sub.Size += int64(len(leaving) - len(d.first))
+	sealed, err := o.Vault.Seal(bodyPlace(sub.Org, sub.ID, 0), leaving)
+	if err != nil {
+		return sub, err
+	}
+	_, mine := o.Owner.Fence(m.ID)
+	a.Body, a.WakeOthers = sealed, !mine
+	var l *lane
+	claimed := false
+	if mine && !sub.DueAt.After(sub.AcceptedAt) {
+		l = o.lane(sub.Org, m.ID)
+		if claimed = e.IdempotencyKey == "" && l.claim(); claimed {
+			sub.State = mailgrant.SubmissionSending
+		}
+	}
+	a.Submission = sub
+	o.Steps("accept.before-commit")
+	got, err := o.Store.AcceptSubmission(ctx, a)
+	if err != nil {
+		if claimed {
+			l.unclaim()
+		}
+		return sub, err
+	}
+	o.Steps("accept.after-commit")
+	if got.ID != sub.ID { // the key was used before
+		d.Discard()
+		return got, nil
+	}
+	d.done = true
+	d.release()
+	body := leaving
+	if d.n > 0 {
+		body = nil // the lane reads it from the store
+	}
+	switch {
+	case l != nil:
+		l.push(item{sub: sub, body: o.kept.keep(body), begun: claimed})
+	case mine:
+		o.lane(sub.Org, m.ID).reconsider() // for its date
+	}
+	if claimed {
+		got.State = mailgrant.SubmissionReady // nobody outside needs to know
+	}
+	return got, nil
+}
+
+// lead are the lines that go in front of the message: where it came in, and what
+// a submission server may complete. RFC 6409 section 8, RFC 5321 section 4.4.
+func (o *Outbox) lead(sub *mailgrant.Submission, h rfc5322.Header) []string {
+	out := []string{fmt.Sprintf("Received: by %s (mailgrant) with %s id %s;\r\n\t%s\r\n", o.Hostname, protocolOf(sub.Door), sub.ID,
+		sub.AcceptedAt.Format("Mon, 02 Jan 2006 15:04:05 -0700"))}
+	if sub.MessageID == "" {
+		sub.MessageID = "<" + string(sub.ID) + "@" + o.Hostname + ">"
+		out = append(out, "Message-ID: "+sub.MessageID+"\r\n")
+	}
+	if h.Date == "" {
+		out = append(out, "Date: "+sub.AcceptedAt.Format("Mon, 02 Jan 2006 15:04:05 -0700")+"\r\n")
+	}
+	return out
+}
+
+func protocolOf(door string) string {
+	if door == "smtp" {
+		return "ESMTPSA"
+	}
+	return "HTTPS"
+}
+
+// kept bounds the memory of bodies that wait in lanes. What does not fit is read
+// from the store when its turn comes.
+type kept struct{ bytes atomic.Int64 }
+
+const keptMax = 16 << 20
+
+func (k *kept) keep(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	if k.bytes.Add(int64(len(b))) > keptMax {
+		k.bytes.Add(-int64(len(b)))
+		return nil
+	}
+	return b
+}
+
+func (k *kept) release(b []byte) {
+	if b != nil {
+		k.bytes.Add(-int64(len(b)))
+	}
+}

@@ -1,0 +1,180 @@
+package route
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/rfc5322"
+)
+
+// A MailboxStore is what the rules about mailboxes need.
+type MailboxStore interface {
+	Store
+	Mailboxes(ctx context.Context, org mailgrant.ID) ([]mailgrant.Mailbox, error)
+	MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error)
+	CreateMailbox(ctx context.Context, m mailgrant.Mailbox) error
+	UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error
+	DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error
+	ResumeMailbox(ctx context.Context, org, id mailgrant.ID) error
+}
+
+// Mailboxes are added, changed and removed by these rules: one Global and one
+// System, each with a grant of its own (R7, R12, R13); a personal mailbox is
+// never one of them (R18).
+type Mailboxes struct {
+	store  MailboxStore
+	router *Router
+
+	// Changed is called after a change, with the mailbox; nil is no one.
+	Changed func(mailgrant.Mailbox)
+}
+
+// NewMailboxes makes the rules over s; r is told of changes.
+func NewMailboxes(s MailboxStore, r *Router) *Mailboxes { return &Mailboxes{store: s, router: r} }
+
+// CreateMailbox adds m and gives it back with its id.
+func (b *Mailboxes) CreateMailbox(ctx context.Context, m mailgrant.Mailbox) (mailgrant.Mailbox, error) {
+	now := time.Now().UTC()
+	m.ID, m.State, m.Hold = mailgrant.NewID(mailgrant.PrefixMailbox), mailgrant.MailboxActive, nil
+	m.CreatedAt, m.UpdatedAt = now, now
+	if err := b.check(ctx, &m); err != nil {
+		return m, err
+	}
+	if err := b.store.CreateMailbox(ctx, m); err != nil {
+		return m, err
+	}
+	b.changed(m)
+	return m, nil
+}
+
+// UpdateMailbox replaces the settings of m.
+func (b *Mailboxes) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) (mailgrant.Mailbox, error) {
+	old, err := b.store.Mailbox(ctx, m.Org, m.ID)
+	if err != nil {
+		return m, err
+	}
+	m.CreatedAt, m.UpdatedAt = old.CreatedAt, time.Now().UTC()
+	if err := b.check(ctx, &m); err != nil {
+		return m, err
+	}
+	if err := b.store.UpdateMailbox(ctx, m); err != nil {
+		return m, err
+	}
+	b.changed(m)
+	return b.store.Mailbox(ctx, m.Org, m.ID)
+}
+
+// DeleteMailbox removes a mailbox that has nothing left to send.
+func (b *Mailboxes) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
+	if err := b.store.DeleteMailbox(ctx, org, id); err != nil {
+		return err
+	}
+	b.changed(mailgrant.Mailbox{ID: id, Org: org})
+	return nil
+}
+
+// ResumeMailbox ends a hold by hand: the next message is the probe.
+func (b *Mailboxes) ResumeMailbox(ctx context.Context, org, id mailgrant.ID) error {
+	if err := b.store.ResumeMailbox(ctx, org, id); err != nil {
+		return err
+	}
+	b.changed(mailgrant.Mailbox{ID: id, Org: org})
+	return nil
+}
+
+func (b *Mailboxes) changed(m mailgrant.Mailbox) {
+	b.router.Forget()
+	if b.Changed != nil {
+		b.Changed(m)
+	}
+}
+
+func invalid(field, format string, args ...any) *mailgrant.Error {
+	return mailgrant.Errorf(mailgrant.Invalid, nil, format, args...).At(field)
+}
+
+func (b *Mailboxes) check(ctx context.Context, m *mailgrant.Mailbox) error {
+	a, err := rfc5322.ParseAddress(m.Address)
+	if err != nil {
+		return invalid("address", "%q is not an address of a mailbox", m.Address).Fix("write it as name@domain")
+	}
+	m.Address = a.String()
+	if m.Kind == "" {
+		m.Kind = mailgrant.MailboxOwn
+	}
+	if m.Transport == "" {
+		m.Transport = "auto"
+	}
+	for _, c := range []struct {
+		field, value string
+		allowed      []string
+	}{
+		{"kind", string(m.Kind), []string{"own", "shared", "app"}},
+		{"role", string(m.Role), []string{"", "personal", "global", "system"}},
+		{"transport", m.Transport, []string{"auto", "smtp", "graph", "gmail"}},
+		{"uncertain", m.Uncertain, []string{"", "resend", "hold"}},
+	} {
+		if !slices.Contains(c.allowed, c.value) {
+			return invalid(c.field, "%q is no %s of a mailbox", c.value, c.field).
+				Fix("use one of: %s", strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "))
+		}
+	}
+	if time.Duration(m.Life) < 0 {
+		return invalid("life", "the life of a submission cannot be negative").Fix("leave it out for 5 days")
+	}
+	for i, s := range m.Senders {
+		if s = strings.TrimSpace(s); s == "*" || strings.HasPrefix(s, "*@") && len(s) > 2 {
+			m.Senders[i] = s
+			continue
+		}
+		a, err := rfc5322.ParseAddress(s)
+		if err != nil {
+			return invalid("senders", "%q is not a sender rule", s).Fix("write name@domain, *@domain or *")
+		}
+		m.Senders[i] = a.String()
+	}
+	return b.apart(ctx, *m)
+}
+
+// apart keeps Global, System and personal mailboxes from each other.
+func (b *Mailboxes) apart(ctx context.Context, m mailgrant.Mailbox) error {
+	if m.Role == mailgrant.RoleGlobal || m.Role == mailgrant.RoleSystem {
+		same, err := b.store.MailboxesByRole(ctx, m.Org, m.Role)
+		if err != nil {
+			return err
+		}
+		for _, o := range same {
+			if o.ID != m.ID {
+				return mailgrant.Errorf(mailgrant.Conflict, nil, "%s is the %s mailbox already", o.Address, m.Role).At("role").
+					Fix("take the role from it first: mailgrant mailbox set %s --role none", o.Address)
+			}
+		}
+	}
+	if m.Grant == "" {
+		return nil
+	}
+	if _, err := b.store.Grant(ctx, m.Org, m.Grant); err != nil {
+		return err
+	}
+	users, err := b.store.MailboxesByGrant(ctx, m.Org, m.Grant)
+	if err != nil {
+		return err
+	}
+	for _, o := range users {
+		if o.ID == m.ID || o.Role == m.Role && m.Role == mailgrant.RoleNone {
+			continue
+		}
+		shared := m.Role == mailgrant.RoleGlobal || m.Role == mailgrant.RoleSystem
+		other := o.Role == mailgrant.RoleGlobal || o.Role == mailgrant.RoleSystem
+		if shared && other || shared && o.Role == mailgrant.RolePersonal || other && m.Role == mailgrant.RolePersonal ||
+			m.Role == mailgrant.RolePersonal && o.Role == mailgrant.RolePersonal {
+			return mailgrant.Errorf(mailgrant.Conflict, nil,
+				"%s uses this grant already as its %s mailbox; Global, System and personal mailboxes each need a grant of their own", o.Address, o.Role).At("grant").
+				Fix("make another grant for %s, so that one can be revoked without the other: mailgrant grant begin %s", m.Address, m.Address)
+		}
+	}
+	return nil
+}
