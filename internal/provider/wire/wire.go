@@ -1,0 +1,198 @@
+// Package wire is what all transports share: the facts of a case, the step from
+// a refusal to a finding and on to a fate, and text of the other side made fit
+// to be kept.
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
+	"github.com/mailgrant/mailgrant/internal/provider"
+)
+
+// ReplyMax is how much of an answer is kept.
+const ReplyMax = 500
+
+// Clean makes text of the other side one bounded line that is safe to store,
+// log and show: no control characters, no escape sequences, no broken UTF-8.
+func Clean(s string, max int) string {
+	if len(s) > 2*max {
+		s = s[:2*max]
+	}
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\r':
+			return -1
+		case r == '\n', r == '\t', r == '\u2028', r == '\u2029', r == '\u0085':
+			return ' '
+		case r < ' ', r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.TrimSpace(s)
+	if len(s) > max {
+		s = strings.ToValidUTF8(s[:max], "") // a letter cut in two goes
+	}
+	return s
+}
+
+// Claims are what a token says of itself. They are not verified and serve
+// diagnosis only: whom it is for is the other side's to judge.
+type Claims struct {
+	Audience string
+	Scopes   string   // delegated
+	Roles    []string // of the app itself
+	UPN      string
+	Tenant   string
+	App      string
+	Expires  time.Time
+	Opaque   bool // not a JWT
+}
+
+// ReadClaims looks into a token.
+func ReadClaims(t mailgrant.Token) Claims {
+	parts := strings.Split(t.Value.Reveal(), ".")
+	if len(parts) != 3 {
+		return Claims{Opaque: true, Scopes: strings.Join(t.Scopes, " ")}
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var c struct {
+		Aud   any      `json:"aud"`
+		Scp   any      `json:"scp"`
+		Scope any      `json:"scope"`
+		Roles []string `json:"roles"`
+		UPN   string   `json:"upn"`
+		Name  string   `json:"preferred_username"`
+		Uniq  string   `json:"unique_name"`
+		Mail  string   `json:"email"`
+		Tid   string   `json:"tid"`
+		AppID string   `json:"appid"`
+		Azp   string   `json:"azp"`
+		Exp   float64  `json:"exp"`
+	}
+	if err != nil || json.Unmarshal(raw, &c) != nil {
+		return Claims{Opaque: true, Scopes: strings.Join(t.Scopes, " ")}
+	}
+	out := Claims{Audience: words(c.Aud), Scopes: first(words(c.Scp), words(c.Scope)), Roles: c.Roles, UPN: first(c.UPN, c.Name, c.Uniq, c.Mail),
+		Tenant: c.Tid, App: first(c.AppID, c.Azp)}
+	if c.Exp > 0 && c.Exp < 1e12 {
+		out.Expires = time.Unix(int64(c.Exp), 0)
+	}
+	return out
+}
+
+func words(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []any:
+		var l []string
+		for _, e := range v {
+			if s, ok := e.(string); ok {
+				l = append(l, s)
+			}
+		}
+		return strings.Join(l, " ")
+	}
+	return ""
+}
+
+func first(l ...string) string {
+	for _, s := range l {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// Facts is what is known of a case, in the words that diagnose knows.
+func Facts(w provider.Way, t mailgrant.Token, step string) map[string]any {
+	f := map[string]any{"step": step, "mailbox": w.Mailbox.Address, "provider": w.Settings.Template}
+	if g := map[mailgrant.Flow]string{mailgrant.FlowCode: "authorization_code", mailgrant.FlowApp: "client_credentials", mailgrant.FlowDevice: "device_code"}[w.Grant.Flow]; g != "" {
+		f["grant"] = g
+	}
+	if k := map[mailgrant.MailboxKind]string{mailgrant.MailboxOwn: "user", mailgrant.MailboxShared: "shared", mailgrant.MailboxApp: "app"}[w.Mailbox.Kind]; k != "" {
+		f["mailbox_type"] = k
+	}
+	if s := w.Mailbox.LastSuccess; s != nil && time.Since(*s) < time.Hour && w.Mailbox.UpdatedAt.Before(*s) {
+		f["same_credentials_worked_minutes_ago"] = int(time.Since(*s).Minutes())
+	}
+	if c := w.Grant.ConsentedAt; c != nil {
+		f["consent_age_days"] = int(time.Since(*c).Hours() / 24)
+	}
+	if !t.Value.IsZero() {
+		f["token"] = tokenFacts(t, w.Grant)
+	}
+	return f
+}
+
+func tokenFacts(t mailgrant.Token, g mailgrant.Grant) map[string]any {
+	c := ReadClaims(t)
+	m := map[string]any{}
+	if c.Opaque {
+		if c.Scopes != "" {
+			m["scope"] = c.Scopes
+		}
+		return m
+	}
+	m["aud"] = c.Audience
+	if g.Flow == mailgrant.FlowApp {
+		m["roles"] = strings.Join(c.Roles, " ")
+	} else {
+		m["scp"] = c.Scopes
+	}
+	if upn := first(c.UPN, g.Subject.UPN); upn != "" {
+		m["upn"] = upn
+	}
+	return m
+}
+
+// Fate says what a finding about a message means for it, where no code of the
+// other side says more.
+func Fate(f mailgrant.Finding) mailgrant.Fate {
+	switch {
+	case f.Retry == mailgrant.RetryNever, f.Cause == "send-as-denied":
+		return mailgrant.FateRefused // the mailbox is fine; another From would leave
+	case f.NeedsPerson():
+		return mailgrant.FateHeld
+	}
+	return mailgrant.FateLater
+}
+
+// Failed is the outcome of an error on the way.
+func Failed(err error, f diagnose.Failure) provider.Outcome {
+	var e *mailgrant.Error
+	if errors.As(err, &e) && e.Finding != nil {
+		fate := Fate(*e.Finding)
+		return provider.Outcome{Fate: fate, Finding: e.Finding, Reply: e.Finding.Raw, RetryAfter: e.Finding.RetryAfter}
+	}
+	f.Err = err
+	if f.Text == "" {
+		f.Text = err.Error()
+	}
+	found := diagnose.Explain(f)
+	out := provider.Outcome{Fate: mailgrant.FateLater, Finding: &found, Reply: Clean(f.Text, ReplyMax), RetryAfter: found.RetryAfter}
+	if e != nil && !e.Code.Temporary() && found.NeedsPerson() {
+		out.Fate = mailgrant.FateHeld
+	}
+	return out
+}
+
+// Error makes the error that a session could not be opened with.
+func Error(f mailgrant.Finding, cause error, format string, args ...any) error {
+	code := mailgrant.Unavailable
+	switch {
+	case f.Retry == mailgrant.RetryReauthorize:
+		code = mailgrant.Lapsed
+	case f.NeedsPerson(), f.Retry == mailgrant.RetryNever:
+		code = mailgrant.Misset
+	}
+	return mailgrant.Errorf(code, cause, format, args...).With(f)
+}
