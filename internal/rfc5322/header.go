@@ -344,8 +344,8 @@ func (p *parser) readers(k fieldKind, v string, into *[]Address) error {
 	}
 }
 
-// charsetReader knows the code pages of the IANA list, for subjects and names.
-func charsetReader(charset string, r io.Reader) (io.Reader, error) {
+// CharsetReader knows the code pages of the IANA list, for subjects and names.
+func CharsetReader(charset string, r io.Reader) (io.Reader, error) {
 	e, err := ianaindex.MIME.Encoding(charset)
 	if err != nil || e == nil {
 		return nil, fmt.Errorf("unknown character set %q", charset)

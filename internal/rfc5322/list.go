@@ -288,4 +288,4 @@ func decodeText(s string) string {
 	return strings.TrimSpace(strings.Map(clean, strings.ToValidUTF8(s, "\ufffd")))
 }
 
-var words = mime.WordDecoder{CharsetReader: charsetReader}
+var words = mime.WordDecoder{CharsetReader: CharsetReader}
