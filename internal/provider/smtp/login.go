@@ -26,10 +26,12 @@ type session struct {
 	mech  string
 	user  string
 
-	raw   net.Conn // below TLS: closed when a context ends
-	conn  net.Conn
-	r     *bufio.Reader
-	caps  caps
+	raw      net.Conn // below TLS: closed when a context ends
+	conn     net.Conn
+	r        *bufio.Reader
+	caps     caps
+	greeting string
+
 	used  bool // a message was sent over this connection
 	dirty bool // a transaction may be open: RSET before the next
 	step  string
@@ -112,21 +114,28 @@ func (s *session) hangUp() {
 
 // connect dials and goes up to the login. When ctx ends the connection does.
 func (s *session) connect(ctx context.Context) (*mailgrant.Finding, error) {
-	set, lim := s.way.Settings, s.c.limits
-	addr := net.JoinHostPort(set.SMTPHost, strconv.Itoa(set.SMTPPort))
-	s.step = "connect"
-	dctx, cancel := context.WithTimeout(ctx, lim.connect)
-	conn, err := s.way.Dial(dctx, "tcp", addr)
-	cancel()
-	if err != nil {
+	if err := s.dial(ctx); err != nil {
 		return nil, err
 	}
-	s.raw, s.conn = conn, conn
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	raw := s.raw
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	if err := s.greet(ctx); err != nil {
 		return nil, err
 	}
 	return s.login()
+}
+
+func (s *session) dial(ctx context.Context) error {
+	set := s.way.Settings
+	s.step = "connect"
+	ctx, cancel := context.WithTimeout(ctx, s.c.limits.connect)
+	defer cancel()
+	conn, err := s.way.Dial(ctx, "tcp", net.JoinHostPort(set.SMTPHost, strconv.Itoa(set.SMTPPort)))
+	if err != nil {
+		return err
+	}
+	s.raw, s.conn = conn, conn
+	return nil
 }
 
 // greet comes as far as a secured connection with its capabilities known.
@@ -146,6 +155,7 @@ func (s *session) greet(ctx context.Context) error {
 	if greeting.code != 220 {
 		return s.refusedBy(greeting)
 	}
+	s.greeting = greeting.text()
 	if err := s.ehlo(); err != nil {
 		return err
 	}

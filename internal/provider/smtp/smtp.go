@@ -43,6 +43,18 @@ var rfcTimeouts = timeouts{connect: 30 * time.Second, greeting: 5 * time.Minute,
 
 // Transport is the way out by SMTP.
 func Transport(c Config) provider.Transport {
+	c = c.ready()
+	return provider.Transport{Name: Name, Open: func(ctx context.Context, w provider.Way) (provider.Session, error) {
+		s := &session{c: c, way: w}
+		if err := s.open(ctx); err != nil {
+			return nil, err
+		}
+		return s, nil
+	}}
+}
+
+// ready fills in what was left out.
+func (c Config) ready() Config {
 	if c.limits == (timeouts{}) {
 		c.limits = rfcTimeouts
 	}
@@ -54,13 +66,7 @@ func Transport(c Config) provider.Transport {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return provider.Transport{Name: Name, Open: func(ctx context.Context, w provider.Way) (provider.Session, error) {
-		s := &session{c: c, way: w}
-		if err := s.open(ctx); err != nil {
-			return nil, err
-		}
-		return s, nil
-	}}
+	return c
 }
 
 // ehloName is a name that servers take: Exchange refuses what is no host name.
