@@ -166,12 +166,14 @@ func Fate(f mailgrant.Finding) mailgrant.Fate {
 	return mailgrant.FateLater
 }
 
-// Failed is the outcome of an error on the way.
+// Failed is the outcome of an error on the way. What we ourselves say is wrong
+// with the settings holds the mailbox; what nobody knows passes.
 func Failed(err error, f diagnose.Failure) provider.Outcome {
 	var e *mailgrant.Error
-	if errors.As(err, &e) && e.Finding != nil {
-		fate := Fate(*e.Finding)
-		return provider.Outcome{Fate: fate, Finding: e.Finding, Reply: e.Finding.Raw, RetryAfter: e.Finding.RetryAfter}
+	if errors.As(err, &e) {
+		if found := ourFinding(e); found != nil {
+			return provider.Outcome{Fate: Fate(*found), Finding: found, Reply: found.Raw, RetryAfter: found.RetryAfter}
+		}
 	}
 	f.Err = err
 	if f.Text == "" {
@@ -179,10 +181,27 @@ func Failed(err error, f diagnose.Failure) provider.Outcome {
 	}
 	found := diagnose.Explain(f)
 	out := provider.Outcome{Fate: mailgrant.FateLater, Finding: &found, Reply: Clean(f.Text, ReplyMax), RetryAfter: found.RetryAfter}
-	if e != nil && !e.Code.Temporary() && found.NeedsPerson() {
+	if found.Cause != diagnose.Unknown && found.NeedsPerson() {
 		out.Fate = mailgrant.FateHeld
 	}
 	return out
+}
+
+// ourFinding is what an error of our own says, nil when that is only that the
+// way did not work.
+func ourFinding(e *mailgrant.Error) *mailgrant.Finding {
+	if e.Finding != nil {
+		return e.Finding
+	}
+	f := mailgrant.Finding{Cause: diagnose.Unknown, Title: "Not sent", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
+	switch e.Code {
+	case mailgrant.Misset, mailgrant.Forbidden, mailgrant.NotFound:
+		return &f
+	case mailgrant.Lapsed:
+		f.Who, f.Retry = mailgrant.WhoMailboxOwner, mailgrant.RetryReauthorize
+		return &f
+	}
+	return nil
 }
 
 // Error makes the error that a session could not be opened with.

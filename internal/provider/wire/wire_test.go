@@ -1,10 +1,72 @@
 package wire
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
+	"github.com/mailgrant/mailgrant/internal/provider"
 )
+
+func TestFailed(t *testing.T) {
+	fix := mailgrant.Finding{Cause: "client-secret-expired", Retry: mailgrant.RetryFix}
+	later := mailgrant.Finding{Cause: "provider-outage", Retry: mailgrant.RetryLater, RetryAfter: time.Minute}
+	for _, c := range []struct {
+		err  error
+		want mailgrant.Fate
+	}{
+		{mailgrant.Errorf(mailgrant.Misset, nil, "x").With(fix), mailgrant.FateHeld},
+		{fmt.Errorf("token: %w", mailgrant.Errorf(mailgrant.Unavailable, nil, "x").With(later)), mailgrant.FateLater},
+		{mailgrant.Errorf(mailgrant.Misset, nil, "mailgrant does not connect there"), mailgrant.FateHeld},
+		{mailgrant.Errorf(mailgrant.Lapsed, nil, "no consent"), mailgrant.FateHeld},
+		{mailgrant.Errorf(mailgrant.Internal, nil, "our own"), mailgrant.FateLater},
+		{errors.New("something new"), mailgrant.FateLater},
+		{context.DeadlineExceeded, mailgrant.FateLater},
+	} {
+		out := Failed(c.err, diagnose.Failure{Protocol: "network"})
+		if out.Fate != c.want || out.Finding == nil {
+			t.Errorf("%v: got %+v, want %s", c.err, out, c.want)
+		}
+	}
+}
+
+func TestAgree(t *testing.T) {
+	for _, c := range []struct {
+		envelope, header string
+		bcc              string
+		ok               bool
+	}{
+		{"a@x b@x", "A@X", "b@x", true},
+		{"a@x a@X", "a@x a@x", "", true},
+		{"a@x", "a@x b@x", "", false},
+		{"a@bücher.example", "a@xn--bcher-kva.example", "", true},
+		{"a@x", "", "a@x", true},
+	} {
+		bcc, why := Agree(strings.Fields(c.envelope), strings.Fields(c.header))
+		if strings.Join(bcc, " ") != c.bcc || (why == "") != c.ok {
+			t.Errorf("%s against %s: got %q, %q", c.envelope, c.header, bcc, why)
+		}
+	}
+}
+
+func TestClaimsAreNotTrusted(t *testing.T) {
+	for _, v := range []string{"", "a.b.c", "a.e30.c", "a.bnVsbA.c", "a.eyJhdWQiOlsxLDIsImEiXSwiZXhwIjoxZTMwMH0.c", strings.Repeat(".", 5)} {
+		c := ReadClaims(mailgrant.Token{Value: mailgrant.NewSecret(v), Scopes: []string{"s"}})
+		if c.Audience != "" && c.Audience != "a" || !c.Expires.IsZero() {
+			t.Errorf("%q: got %+v", v, c)
+		}
+	}
+	f := Facts(provider.Way{Grant: mailgrant.Grant{Flow: mailgrant.FlowApp}}, mailgrant.Token{Value: mailgrant.NewSecret("a.eyJhdWQiOiJ4In0.c")}, "smtp-auth")
+	if f["token"].(map[string]any)["roles"] != "" || strings.Contains(fmt.Sprint(f), "eyJ") {
+		t.Errorf("got %v", f)
+	}
+}
 
 func TestSM16CleanText(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
