@@ -41,11 +41,10 @@ type Header struct {
 	Received      int    // hops so far
 	Signed        bool   // a DKIM signature, or a signed or encrypted body
 
-	UTF8        bool     // it has UTF-8 outside ASCII
-	UTF8Address bool     // an address has, before its @
-	EightBit    bool     // it has octets over 127 that are not UTF-8
-	Malformed   []string // what could not be read: "field 7", "to"
-	Len         int      // bytes of the header, with the empty line
+	UTF8      bool     // an address in it has letters outside ASCII: SMTPUTF8 is needed
+	EightBit  bool     // it has octets over 127, as old programs write them
+	Malformed []string // what could not be read: "field 7", "to"
+	Len       int      // bytes of the header, with the empty line
 }
 
 // Block is the header of a message: up to and with the empty line, or all of b
@@ -111,10 +110,7 @@ func (h *Header) octets(block []byte) error {
 	if len(block) > 0 && (block[0] == ' ' || block[0] == '\t') {
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "the header begins with a space").Fix("begin with a field name").At("header")
 	}
-	if !ascii(block) {
-		h.UTF8 = utf8.Valid(block)
-		h.EightBit = !h.UTF8
-	}
+	h.EightBit = !ascii(block)
 	return nil
 }
 
@@ -304,7 +300,7 @@ func (p *parser) senders(k fieldKind, v string, into *[]Address, once bool) erro
 		if len(*into) >= MaxAddresses {
 			return bad(fmt.Sprintf("it has more than %d addresses", MaxAddresses))
 		}
-		p.h.UTF8Address = p.h.UTF8Address || a.UTF8
+		p.h.UTF8 = p.h.UTF8 || l.utf8
 		*into = append(*into, a)
 	}
 	if len(*into) == 0 {
@@ -339,7 +335,7 @@ func (p *parser) readers(k fieldKind, v string, into *[]Address) error {
 			return mailgrant.Errorf(mailgrant.Invalid, nil, "the %s field has more than %d addresses", fieldNames[k], MaxAddresses).
 				Fix("send it in several messages").At(strings.ToLower(fieldNames[k]))
 		}
-		p.h.UTF8Address = p.h.UTF8Address || a.UTF8
+		p.h.UTF8 = p.h.UTF8 || l.utf8
 		*into = append(*into, a)
 	}
 }

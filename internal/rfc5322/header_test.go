@@ -169,6 +169,25 @@ func TestAP04ParseAddress(t *testing.T) {
 	}
 }
 
+func TestWhatNeedsSMTPUTF8(t *testing.T) {
+	for _, c := range []struct {
+		line           string
+		utf8, eightBit bool
+	}{
+		{"Subject: Grüße", false, true},
+		{"Subject: Gr\xfc\xdfe", false, true},
+		{"To: Jörg <j@b.example>", false, true},
+		{"To: jörg@b.example", true, true},
+		{"To: J <j@bücher.example>", true, true},
+		{"To: j@b.example", false, false},
+	} {
+		h, err := rfc5322.ParseHeader(block("From: a@b.example", c.line))
+		if err != nil || h.UTF8 != c.utf8 || h.EightBit != c.eightBit {
+			t.Errorf("%q: got %v %v, %v", c.line, h.UTF8, h.EightBit, err)
+		}
+	}
+}
+
 func TestHeaderBounds(t *testing.T) {
 	if _, err := rfc5322.ParseHeader(bytes.Repeat([]byte("x"), rfc5322.MaxHeader+1)); !errors.Is(err, mailgrant.TooLarge) {
 		t.Errorf("a large header: got %v", err)

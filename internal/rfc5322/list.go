@@ -19,6 +19,7 @@ type list struct {
 	strict  bool
 	inGroup bool
 	comment bool // one was met in the last entry
+	utf8    bool // an address had letters outside ASCII, on either side of its @
 }
 
 // An entry is what stands between two commas, taken apart.
@@ -235,8 +236,10 @@ func (l *list) address(e entry) (a Address, why string) {
 		if e.gap {
 			return a, "it is not one word, and no address stands in < >"
 		}
+		l.utf8 = l.utf8 || !ascii(l.s[e.first:e.last])
 		return parseSpec(l.s[e.first:e.last])
 	}
+	l.utf8 = l.utf8 || !ascii(e.spec)
 	if a, why = parseSpec(e.spec); why != "" || e.first < 0 {
 		return a, why
 	}

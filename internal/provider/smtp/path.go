@@ -61,10 +61,10 @@ func (s *session) withoutUTF8(h *provider.Handover) *provider.Outcome {
 		return nil
 	}
 	head, err := rfc5322.ParseHeader(rfc5322.Block(first))
-	if err != nil || head.UTF8Address {
+	if err != nil || head.UTF8 {
 		return bad()
 	}
-	if head.UTF8 && !s.caps.eightBit {
+	if head.EightBit && !s.caps.eightBit {
 		return refused("message-invalid", "Message with 8-bit text", "The header has 8-bit text and "+s.way.Settings.SMTPHost+" takes 7-bit only.",
 			"Send it with encoded words in the header.", "554 5.6.3 conversion required but not done")
 	}
