@@ -1,0 +1,214 @@
+package oauth
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/mailgrant/mailgrant/internal/provider"
+)
+
+const (
+	keysLive    = 24 * time.Hour
+	keysAtMost  = time.Minute // one fetch in so long, whatever a token names. R-ID2
+	keysInASet  = 200
+	keysWaiting = totalWithin
+)
+
+// Keys keeps the public keys of providers, by address. The zero value is ready.
+type Keys struct {
+	mu   sync.Mutex
+	sets map[string]*keySet
+}
+
+// A keySet is one document, fetched when first needed.
+type keySet struct {
+	mu      sync.Mutex // one fetch at a time
+	keys    []publicKey
+	fetched time.Time
+	tried   time.Time
+}
+
+// A publicKey is one entry. Entra says in it whose tokens it may sign.
+type publicKey struct {
+	jose.JSONWebKey
+	issuer string
+}
+
+// of is the set of one provider as go-oidc wants it.
+func (k *Keys) of(c *Client) *keysOf {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sets == nil {
+		k.sets = map[string]*keySet{}
+	}
+	s := k.sets[c.Settings.JWKSURI]
+	if s == nil {
+		s = &keySet{}
+		k.sets[c.Settings.JWKSURI] = s
+	}
+	return &keysOf{client: c, set: s}
+}
+
+type keysOf struct {
+	client *Client
+	set    *keySet
+}
+
+// VerifySignature implements oidc.KeySet. Keys in the token's header are not
+// looked at.
+func (k *keysOf) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	jws, err := jose.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA})
+	if err != nil {
+		return nil, err
+	}
+	if len(jws.Signatures) != 1 {
+		return nil, errors.New("it must have one signature")
+	}
+	keys, err := k.load(ctx, jws.Signatures[0].Header.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		payload, err := jws.Verify(key.JSONWebKey)
+		if err != nil {
+			continue
+		}
+		return payload, k.signs(key, payload)
+	}
+	return nil, errors.New("no key of the provider has signed it")
+}
+
+// signs compares the issuer that Entra writes into each key.
+func (k *keysOf) signs(key publicKey, payload []byte) error {
+	if key.issuer == "" {
+		return nil
+	}
+	var t Claims
+	if err := json.Unmarshal(payload, &t); err != nil {
+		return err
+	}
+	if want := strings.ReplaceAll(key.issuer, "{tenantid}", t.TenantID); want != t.Issuer {
+		return fmt.Errorf("its key signs for %.200q only", want)
+	}
+	return nil
+}
+
+// load gives the keys with this id; an unknown one makes us look again, rarely.
+func (k *keysOf) load(ctx context.Context, id string) ([]publicKey, error) {
+	k.set.mu.Lock()
+	defer k.set.mu.Unlock()
+	now := k.client.now()
+	fits := k.set.with(id)
+	if len(fits) > 0 && now.Sub(k.set.fetched) < keysLive {
+		return fits, nil
+	}
+	if now.Sub(k.set.tried) < keysAtMost && !k.set.tried.IsZero() {
+		if len(fits) > 0 {
+			return fits, nil
+		}
+		return nil, fmt.Errorf("the provider has no key %.60q", id)
+	}
+	k.set.tried = now
+	keys, err := k.client.fetchKeys(ctx)
+	if err != nil {
+		if len(fits) > 0 { // good a day ago: better than none
+			return fits, nil
+		}
+		return nil, err
+	}
+	k.set.keys, k.set.fetched = keys, now
+	if fits = k.set.with(id); len(fits) == 0 {
+		return nil, fmt.Errorf("the provider has no key %.60q", id)
+	}
+	return fits, nil
+}
+
+func (s *keySet) with(id string) []publicKey {
+	var list []publicKey
+	for _, k := range s.keys {
+		if id == "" || k.KeyID == id {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
+func (c *Client) fetchKeys(ctx context.Context) ([]publicKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, keysWaiting)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Settings.JWKSURI, nil)
+	if err != nil {
+		return nil, c.broken("jwks", err)
+	}
+	res, err := c.do(req)
+	if err != nil {
+		return nil, c.broken("jwks", err)
+	}
+	if res.status != http.StatusOK {
+		return nil, c.refused("jwks", "", res)
+	}
+	keys, err := parseKeys(res.body)
+	if err != nil {
+		return nil, c.odd("jwks", err)
+	}
+	return keys, nil
+}
+
+// parseKeys takes the public signing keys and passes over what it cannot read: a
+// provider may add kinds we do not know.
+func parseKeys(body []byte) ([]publicKey, error) {
+	var doc struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return nil, fmt.Errorf("the keys are not JSON: %w", err)
+	}
+	if len(doc.Keys) > keysInASet {
+		return nil, fmt.Errorf("there are %d keys, more than %d", len(doc.Keys), keysInASet)
+	}
+	var list []publicKey
+	for _, raw := range doc.Keys {
+		var k publicKey
+		var more struct {
+			Issuer string `json:"issuer"`
+		}
+		if json.Unmarshal(raw, &k.JSONWebKey) != nil || json.Unmarshal(raw, &more) != nil {
+			continue
+		}
+		if !k.Valid() || !k.IsPublic() || k.Use != "" && k.Use != "sig" {
+			continue
+		}
+		k.issuer = more.Issuer
+		list = append(list, k)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("there is no key in it")
+	}
+	return list, nil
+}
+
+// TenantOf reads the tenant out of an access token, for people to see. Nothing is
+// decided by it.
+func TenantOf(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	var t struct {
+		TenantID string `json:"tid"`
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(b, &t) != nil || !provider.IsGUID(t.TenantID) {
+		return ""
+	}
+	return t.TenantID
+}
