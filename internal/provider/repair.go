@@ -24,7 +24,9 @@ var misspelt = map[string]string{
 // and colons were, cut short, in the wrong case, without their resource. Every
 // change is noted. What cannot be understood is refused.
 func (s Settings) Repair(text string) (scopes, notes []string, err error) {
-	tokens := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' || r == ';' || r == '\n' || r == '\r' || r == '\t' || r == '\u00a0' })
+	tokens := strings.FieldsFunc(text, func(r rune) bool {
+		return r == ' ' || r == ',' || r == ';' || r == '\n' || r == '\r' || r == '\t' || r == '\u00a0'
+	})
 	known := s.spellings()
 	for i := 0; i < len(tokens); {
 		scope, n := longest(known, tokens[i:])

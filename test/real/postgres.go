@@ -102,7 +102,9 @@ func (s *PostgresServer) Start(t testing.TB) {
 	ended := make(chan struct{})
 	s.ended = ended
 	go func(c *exec.Cmd) { c.Wait(); close(ended) }(s.cmd)
-	if err := await(func() error { return s.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port)).Run() }, ended); err != nil {
+	if err := await(func() error {
+		return s.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port)).Run()
+	}, ended); err != nil {
 		t.Fatalf("PostgreSQL on port %d: %v\n%s", s.Port, err, tail(s.log.String()))
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant"
 )
 
 const (
@@ -196,19 +196,19 @@ func parseKeys(body []byte) ([]publicKey, error) {
 	return list, nil
 }
 
-// TenantOf reads the tenant out of an access token, for people to see. Nothing is
-// decided by it.
-func TenantOf(token string) string {
-	parts := strings.Split(token, ".")
+// RolesOf reads the application permissions in an access token, to show what an
+// administrator approved. Nothing is decided by it.
+func RolesOf(token mailgrant.Secret) []string {
+	parts := strings.Split(token.Reveal(), ".")
 	if len(parts) != 3 {
-		return ""
+		return nil
 	}
 	var t struct {
-		TenantID string `json:"tid"`
+		Roles []string `json:"roles"`
 	}
 	b, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || json.Unmarshal(b, &t) != nil || !provider.IsGUID(t.TenantID) {
-		return ""
+	if err != nil || json.Unmarshal(b, &t) != nil {
+		return nil
 	}
-	return t.TenantID
+	return t.Roles
 }

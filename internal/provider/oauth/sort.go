@@ -49,6 +49,9 @@ func SortOf(err error) Sort {
 	if errors.As(err, &s) {
 		return s.sort
 	}
+	if errors.Is(err, mailgrant.Lapsed) {
+		return NeedsOwner
+	}
 	if errors.Is(err, mailgrant.Invalid) || errors.Is(err, mailgrant.Misset) {
 		return Broken
 	}

@@ -222,4 +222,3 @@ func startGoSMTP(b *testing.B, l net.Listener) func() {
 	go func() { done <- s.Serve(l) }()
 	return func() { s.Close(); <-done }
 }
-

@@ -1,0 +1,110 @@
+package diagnose
+
+import (
+	"sort"
+	"strings"
+	"time"
+)
+
+// evidence is all that can be read from one failure.
+type evidence struct {
+	failure Failure
+	facts   facts
+
+	text     string // unescaped, decoded, any case
+	low      string // text in lower case
+	words    string // text squeezed: letters and digits only, lower case
+	fromURL  []bool // for every byte of words: it stood in an address
+	html     bool   // a page came where data was expected
+	aad      []int  // AADSTS numbers, in order
+	smtp     []int  // three-digit replies
+	enhanced []string
+	http     int
+	wait     time.Duration
+
+	hits []hit
+}
+
+// A hit is one sign found.
+type hit struct {
+	cause string // an id, or a question when it begins with "?"
+	rank  int
+	size  int // length of the sign: the longer says more
+	at    int
+}
+
+// gather reads the failure once and collects every hit.
+func gather(f Failure) *evidence {
+	e := &evidence{failure: f, facts: factsOf(f)}
+	e.text, e.html = plain(whole(f))
+	e.low = strings.ToLower(e.text)
+	e.words, e.fromURL = squeeze(e.text)
+	e.scan()
+	e.wait = waitOf(f, e.low)
+	e.matchError(f.Err)
+	e.matchCodes()
+	e.matchSigns()
+	e.matchShape()
+	return e
+}
+
+// whole puts the parts a caller had already taken out back beside the text, so
+// that signs see them too.
+func whole(f Failure) string {
+	text := f.Text
+	if text == "" && f.Err != nil {
+		text = f.Err.Error()
+	}
+	if len(text) > maxText {
+		text = text[:maxText*3/4] + "\n" + text[len(text)-maxText/4:]
+	}
+	for _, more := range []string{f.Code, f.SubError, f.Enhanced} {
+		if more != "" && !strings.Contains(text, more) {
+			text += "\n" + more
+		}
+	}
+	return text
+}
+
+// maxText bounds the work; a reply is short, a bounce with its message is not.
+const maxText = 12 << 10
+
+func (e *evidence) hit(cause string, rank, size, at int) {
+	e.hits = append(e.hits, hit{cause, rank, size, at})
+}
+
+// ranked puts the best hit first: by rank, then by the longer sign, then by the
+// earlier place.
+func (e *evidence) ranked() []hit {
+	sort.SliceStable(e.hits, func(i, j int) bool {
+		a, b := e.hits[i], e.hits[j]
+		if a.rank != b.rank {
+			return a.rank > b.rank
+		}
+		if a.size != b.size {
+			return a.size > b.size
+		}
+		return a.at < b.at
+	})
+	return e.hits
+}
+
+// says reports whether the squeezed text holds any of the squeezed phrases.
+func (e *evidence) says(phrases ...string) bool {
+	for _, p := range phrases {
+		if strings.Contains(e.words, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// is reports whether the protocol is one of these, or is not known.
+func (e *evidence) is(protocols ...string) bool {
+	for _, p := range protocols {
+		if e.failure.Protocol == p {
+			return true
+		}
+	}
+	return false
+}

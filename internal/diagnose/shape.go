@@ -1,0 +1,86 @@
+package diagnose
+
+import "strings"
+
+// matchShape reads the form of the text: a success, a greeting, a page.
+func (e *evidence) matchShape() {
+	if e.html && e.is("oauth", "graph", "oidc", "network") {
+		e.hit("?page", 2, 0, 0)
+	}
+	if e.http == 429 {
+		e.hit("?throttled", 4, 0, 0)
+	}
+	if e.http == 502 || e.http == 503 || e.http == 504 {
+		if !e.is("smtp", "imap", "pop") {
+			e.hit("provider-outage", 3, 0, 0)
+		}
+	}
+	if e.ordinary() {
+		e.hit("not-an-error", 5, 0, 0)
+	}
+}
+
+// ordinary reports a text in which every line that a server sent is a success, a
+// greeting or a prompt.
+func (e *evidence) ordinary() bool {
+	fine := false
+	for line := range strings.Lines(e.text) {
+		switch kindOf(line) {
+		case bad:
+			return false
+		case good:
+			fine = true
+		}
+	}
+	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired")
+}
+
+const (
+	neither = iota
+	good
+	bad
+)
+
+// kindOf reads one line of a dialogue.
+func kindOf(line string) int {
+	s := strings.TrimLeft(line, " \t<=>-'\"`SC:[]|b")
+	if strings.HasPrefix(s, "* ") || strings.HasPrefix(s, "+OK") || strings.HasPrefix(s, "-ERR") {
+		return untagged(s)
+	}
+	if s == "+" || strings.HasPrefix(s, "+ ") && len(s) < 200 {
+		return good
+	}
+	if n, size := number(s); size == 3 && (len(s) == 3 || s[3] == ' ' || s[3] == '-' || s[3] == '\n') {
+		switch {
+		case n >= 200 && n < 260, n == 334 || n == 354:
+			return good
+		case n >= 400 && n < 600:
+			return bad
+		}
+		return neither
+	}
+	tag, rest, _ := strings.Cut(s, " ")
+	if len(tag) <= 10 && tag != "" && !strings.ContainsAny(tag, ":,.(") {
+		switch {
+		case strings.HasPrefix(rest, "OK"):
+			return good
+		case strings.HasPrefix(rest, "NO "), strings.HasPrefix(rest, "BAD "):
+			return bad
+		}
+	}
+	return neither
+}
+
+func untagged(s string) int {
+	switch {
+	case strings.HasPrefix(s, "+OK"), strings.HasPrefix(s, "* OK"), strings.HasPrefix(s, "* PREAUTH"),
+		strings.HasPrefix(s, "* CAPABILITY"), strings.HasPrefix(s, "* BYE") && strings.Contains(strings.ToLower(s), "signing off"),
+		strings.HasPrefix(s, "* LIST"), strings.HasPrefix(s, "* FLAGS"), strings.HasPrefix(s, "* ID"), strings.HasPrefix(s, "* SEARCH"):
+		return good
+	case strings.HasPrefix(s, "-ERR"), strings.HasPrefix(s, "* NO"), strings.HasPrefix(s, "* BAD"), strings.HasPrefix(s, "* BYE"):
+		return bad
+	case len(s) > 3 && digit(s[2]) && (strings.Contains(s, " EXISTS") || strings.Contains(s, " RECENT") || strings.Contains(s, " FETCH")):
+		return good
+	}
+	return neither
+}

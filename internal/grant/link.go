@@ -1,0 +1,149 @@
+package grant
+
+import (
+	"context"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/store"
+)
+
+// linkLife is how long a person has to open a link. R-OA8.
+const linkLife = 72 * time.Hour
+
+// An Invitation is what somebody who opens a link is told before anything begins.
+type Invitation struct {
+	Kind         store.FlowKind
+	Organization string
+	Registration string // its name
+	Provider     string
+	Mailbox      string
+	MailboxKind  mailgrant.MailboxKind
+	Rights       []string // in plain words
+	Scopes       []string // as the provider will name them
+	By           string   // who made the link
+	ExpiresAt    time.Time
+	Authorize    string // address of the provider's page, for the page's policy
+}
+
+// Link makes an address that lets its holder begin one consent: the owner of the
+// mailbox, or an administrator for the whole organization. It is shown once.
+func (k *Keeper) Link(ctx context.Context, org, grant mailgrant.ID, kind store.FlowKind, by string) (url string, expires time.Time, err error) {
+	g, err := k.Store.Grant(ctx, org, grant)
+	if err != nil {
+		return "", expires, err
+	}
+	s, err := k.situation(ctx, g)
+	if err != nil {
+		return "", expires, err
+	}
+	switch {
+	case kind == store.FlowConsent && g.Flow == mailgrant.FlowApp:
+		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "the app itself uses %s: its owner has nothing to consent", g.Mailbox).
+			Fix("make a link for the administrator").At("kind")
+	case kind == store.FlowAdminConsent && s.set.AdminConsentEndpoint == "":
+		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no consent for a whole organization", s.set.Name).
+			Fix("make a link for the owner of the mailbox").At("kind")
+	case kind != store.FlowConsent && kind != store.FlowAdminConsent:
+		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "there is no link of the kind %.40q", kind).Fix("use consent or admin_consent").At("kind")
+	}
+	token, now := random(), k.Now()
+	l := store.ConsentLink{ID: mailgrant.NewID("lnk"), Org: org, Grant: grant, Kind: kind, Hash: k.Vault.Hash(hashLink, token),
+		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(linkLife)}
+	if err := k.Store.CreateConsentLink(ctx, l); err != nil {
+		return "", expires, err
+	}
+	return k.PublicURL + "/connect/" + token, l.ExpiresAt, nil
+}
+
+// noLink is one answer for unknown, used, expired and taken-back links. OA-06.
+func noLink() error {
+	return mailgrant.Errorf(mailgrant.NotFound, nil, "this link does not work").
+		Fix("links work once and for three days: ask whoever sent it for a new one")
+}
+
+func (k *Keeper) link(ctx context.Context, token string) (store.ConsentLink, situation, error) {
+	if !browserCookie.MatchString(token) { // the same form: 256 bits
+		return store.ConsentLink{}, situation{}, noLink()
+	}
+	l, err := k.Store.ConsentLinkByHash(ctx, k.Vault.Hash(hashLink, token))
+	if isCode(err, mailgrant.NotFound) || err == nil && (l.UsedAt != nil || !k.Now().Before(l.ExpiresAt)) {
+		return l, situation{}, noLink()
+	}
+	if err != nil {
+		return l, situation{}, err
+	}
+	g, err := k.Store.Grant(ctx, l.Org, l.Grant)
+	if isCode(err, mailgrant.NotFound) {
+		return l, situation{}, noLink()
+	}
+	if err != nil {
+		return l, situation{}, err
+	}
+	s, err := k.situation(ctx, g)
+	return l, s, err
+}
+
+// Invitation says what a link is for. Nothing begins by looking.
+func (k *Keeper) Invitation(ctx context.Context, token string) (Invitation, error) {
+	l, s, err := k.link(ctx, token)
+	if err != nil {
+		return Invitation{}, err
+	}
+	o, err := k.Store.Organization(ctx, l.Org)
+	if err != nil {
+		return Invitation{}, err
+	}
+	i := Invitation{Kind: l.Kind, Organization: o.Name, Registration: s.reg.Name, Provider: s.set.Name, Mailbox: s.grant.Mailbox, MailboxKind: s.grant.MailboxKind,
+		Rights: rights(s), Scopes: s.plan.Asked, By: l.CreatedBy, ExpiresAt: l.ExpiresAt, Authorize: s.set.AuthorizationEndpoint}
+	if l.Kind == store.FlowAdminConsent {
+		i.Authorize, i.Scopes = s.set.AdminConsentEndpoint, adminScopes(s)
+	}
+	return i, nil
+}
+
+// rights says in words what the capabilities mean.
+func rights(s situation) []string {
+	words := map[mailgrant.Capability]string{
+		mailgrant.CanSMTP: "send mail as this mailbox", mailgrant.CanAPISend: "send mail as this mailbox",
+		mailgrant.CanIMAP: "read, move and delete its mail", mailgrant.CanPOP: "read and delete its mail",
+		mailgrant.CanAPIRead: "read its mail", mailgrant.CanSignIn: "know who signs in",
+	}
+	var list []string
+	add := func(w string) {
+		for _, have := range list {
+			if have == w {
+				return
+			}
+		}
+		list = append(list, w)
+	}
+	for _, c := range s.grant.Capabilities {
+		if w := words[c]; w != "" {
+			add(w)
+		}
+	}
+	if s.grant.Flow != mailgrant.FlowApp && s.set.OfflineScope != "" {
+		add("do this while nobody is signed in, until you disconnect it")
+	}
+	return list
+}
+
+// BeginLink starts what a link is for. It is used up when the consent succeeds, so
+// that the wrong account can be put right.
+func (k *Keeper) BeginLink(ctx context.Context, token string, o BeginOptions) (Consent, error) {
+	l, s, err := k.link(ctx, token)
+	if err != nil {
+		return Consent{}, err
+	}
+	o.By, o.link = l.CreatedBy, l.Hash
+	if l.Kind == store.FlowAdminConsent {
+		return k.beginAdmin(ctx, s, o)
+	}
+	return k.Begin(ctx, l.Org, l.Grant, o)
+}
+
+// Unlink takes a link back.
+func (k *Keeper) Unlink(ctx context.Context, org, link mailgrant.ID) error {
+	return k.Store.DeleteConsentLink(ctx, org, link)
+}
