@@ -39,29 +39,16 @@ const (
 
 // The states of a step.
 const (
-	Passed  = "passed"
-	Failed  = "failed"
-	Skipped = "skipped"
+	Passed  = mailgrant.StepPassed
+	Failed  = mailgrant.StepFailed
+	Skipped = mailgrant.StepSkipped
 )
 
-// A Step is one thing that was tried.
-type Step struct {
-	Name    string             `json:"name"`
-	State   string             `json:"state"`
-	Text    string             `json:"text"` // what was seen, or why it was skipped
-	Finding *mailgrant.Finding `json:"finding,omitempty"`
-	Took    time.Duration      `json:"took"`
-}
-
-// A Report is the whole check.
-type Report struct {
-	Mailbox   mailgrant.ID `json:"mailbox"`
-	Address   string       `json:"address"`
-	Transport string       `json:"transport,omitempty"`
-	Why       string       `json:"why,omitempty"` // why this transport
-	OK        bool         `json:"ok"`            // no step failed
-	Steps     []Step       `json:"steps"`
-}
+// Step and Report are words of the house: doors speak of them too.
+type (
+	Step   = mailgrant.CheckStep
+	Report = mailgrant.CheckReport
+)
 
 // Keeper gives the way of a mailbox.
 type Keeper interface {
