@@ -65,6 +65,7 @@ type Knobs struct {
 	GraphUpload      int64    `json:"graph_upload,omitempty"`      // bytes per app and mailbox in 5 minutes
 	GraphRetryAfter  Duration `json:"graph_retry_after,omitempty"`
 	UploadSlice      int64    `json:"upload_slice,omitempty"`
+	UploadMin        int64    `json:"upload_min,omitempty"` // a smaller file may have no session
 	UploadMax        int64    `json:"upload_max,omitempty"`
 	UploadLife       Duration `json:"upload_life,omitempty"`
 
@@ -107,6 +108,7 @@ func DefaultKnobs() Knobs {
 		GraphUpload:      150 << 20,
 		GraphRetryAfter:  Duration(10 * time.Second),
 		UploadSlice:      4 << 20,
+		UploadMin:        2 << 20,
 		UploadMax:        150 << 20,
 		UploadLife:       Duration(24 * time.Hour),
 		SlowBy:           Duration(10 * time.Second),

@@ -33,6 +33,8 @@ type Message struct {
 	Raw       []byte    `json:"raw,omitempty"`
 	At        time.Time `json:"at"`
 	Via       string    `json:"via"` // smtp or graph
+
+	draft *draft // in Drafts
 }
 
 // A post keeps all mail in memory.
@@ -117,10 +119,12 @@ func domainOf(address string) string {
 	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
 }
 
-// put files a copy of m into a mailbox and gives it an id.
+// put files a copy of m into a mailbox and gives it an id if it has none.
 func (p *post) put(mailbox, folder string, m Message) *Message {
 	m.Mailbox, m.Folder = strings.ToLower(mailbox), folder
-	m.ID = newItemID()
+	if m.ID == "" {
+		m.ID = newItemID()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.all = append(p.all, &m)
@@ -137,6 +141,32 @@ func (p *post) drop(m *Message) {
 	is := func(o *Message) bool { return o == m }
 	p.all = slices.DeleteFunc(p.all, is)
 	p.boxes[m.Mailbox] = slices.DeleteFunc(p.boxes[m.Mailbox], is)
+}
+
+// remove takes a message away and says whether it was there.
+func (p *post) remove(mailbox, id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.boxes[mailbox] {
+		if m.ID == id {
+			p.drop(m)
+			return true
+		}
+	}
+	return false
+}
+
+// change lets f change a message and says whether it is there.
+func (p *post) change(mailbox, id string, f func(*Message)) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.boxes[mailbox] {
+		if m.ID == id {
+			f(m)
+			return true
+		}
+	}
+	return false
 }
 
 func (p *post) list(mailbox, folder string) []Message {
@@ -219,7 +249,8 @@ func lenientHeader(head []byte) mail.Header {
 		}
 		value = strings.NewReplacer("\r", "", "\n", "").Replace(value)
 		key := strings.ToLower(name)
-		for _, known := range []string{"From", "To", "Cc", "Bcc", "Sender", "Subject", "Message-Id", "Date"} {
+		for _, known := range []string{"From", "To", "Cc", "Bcc", "Reply-To", "Sender", "Subject", "Message-Id", "Date", "Importance",
+			"Content-Type", "Content-Transfer-Encoding", "Content-Disposition"} {
 			if strings.EqualFold(known, key) {
 				h[known] = append(h[known], strings.TrimSpace(value))
 			}

@@ -21,6 +21,7 @@ type submission struct {
 	noSent  bool
 	subject string
 	id      string
+	draft   *Message // what it was in Drafts
 }
 
 // A principal is who sends: a mailbox, opened by a user or by an app.
@@ -142,9 +143,11 @@ func (x *exchange) deliver(sub *submission) {
 	sub.complete(x)
 	x.forgive(strings.ToLower(sub.who.mailbox.Address))
 	m := Message{From: sub.from, To: sub.to, Subject: sub.subject, MessageID: sub.id, At: x.sim.Now(), Via: sub.via}
+	id := x.discard(sub)
 	if !sub.noSent {
-		m.Raw = sub.raw
-		x.sim.mail.put(sub.who.mailbox.Address, FolderSent, m)
+		sent := m
+		sent.ID, sent.Raw = id, sub.raw
+		x.sim.mail.put(sub.who.mailbox.Address, FolderSent, sent)
 	}
 	m.Raw = sub.wire
 	x.sim.counts.add(sub.via + ".messages")

@@ -1,0 +1,341 @@
+package sim
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// user shows a user: oneself, or the one in the path.
+func (c *graphCall) user() *graphError {
+	if c.key == "" {
+		c.json(http.StatusOK, c.pick(c.userJSON(c.caller)))
+		return nil
+	}
+	if at, ok := c.v.users[strings.ToLower(c.key)]; ok && at.tenant == c.tenant && !at.item.Deleted {
+		c.json(http.StatusOK, c.pick(c.userJSON(at.item)))
+		return nil
+	}
+	for _, m := range c.tenant.Mailboxes {
+		if m.Shared && (m.goesBy(c.key) || strings.EqualFold(m.objectID(), c.key)) {
+			c.json(http.StatusOK, c.pick(c.userJSON(m.asUser())))
+			return nil
+		}
+	}
+	return &graphError{status: 404, code: "Request_ResourceNotFound",
+		text: "Resource '" + c.key + "' does not exist or one of its queried reference-property objects are not present."}
+}
+
+// asUser is the disabled account that stands behind a shared mailbox.
+func (m *Mailbox) asUser() *User {
+	return &User{ID: m.objectID(), Address: m.Address, Name: m.Name, Disabled: true}
+}
+
+func (c *graphCall) userJSON(u *User) map[string]any {
+	given, family, _ := strings.Cut(u.Name, " ")
+	doc := map[string]any{
+		"@odata.context": c.context("users/$entity"),
+		"id":             u.ID, "displayName": u.Name, "givenName": given, "surname": family, "mail": u.Address,
+		"userPrincipalName": u.upn(), "businessPhones": []string{}, "jobTitle": nil, "mobilePhone": nil,
+		"officeLocation": nil, "preferredLanguage": "en",
+	}
+	extra := map[string]any{
+		"accountEnabled": !u.Disabled, "userType": "Member",
+		"proxyAddresses": proxyAddresses(u), "otherMails": []string{},
+	}
+	wanted := trimAll(strings.Split(c.URL.Query().Get("$select"), ","))
+	for k, v := range extra { // Graph shows these only when they are asked for
+		if containsFold(wanted, k) {
+			doc[k] = v
+		}
+	}
+	return doc
+}
+
+func proxyAddresses(u *User) []string {
+	list := []string{"SMTP:" + u.Address}
+	for _, a := range u.Aliases {
+		list = append(list, "smtp:"+a)
+	}
+	return list
+}
+
+// users lists the people of the tenant and its shared mailboxes.
+func (c *graphCall) users() *graphError {
+	var all []*User
+	for _, u := range c.tenant.Users {
+		if !u.Deleted {
+			all = append(all, u)
+		}
+	}
+	for _, m := range c.tenant.Mailboxes {
+		if _, person := c.v.users[strings.ToLower(m.Address)]; m.Shared && !person {
+			all = append(all, m.asUser())
+		}
+	}
+	keep, e := filterUsers(c.URL.Query().Get("$filter"))
+	if e != nil {
+		return e
+	}
+	var items []map[string]any
+	for _, u := range all {
+		if keep(u) {
+			doc := c.pick(c.userJSON(u))
+			delete(doc, "@odata.context")
+			items = append(items, doc)
+		}
+	}
+	return c.page("users", items)
+}
+
+// filterUsers understands mail eq '...' and userPrincipalName eq '...'.
+func filterUsers(filter string) (func(*User) bool, *graphError) {
+	if filter == "" {
+		return func(*User) bool { return true }, nil
+	}
+	name, value, e := equals(filter)
+	if e != nil {
+		return nil, e
+	}
+	switch strings.ToLower(name) {
+	case "mail":
+		return func(u *User) bool { return strings.EqualFold(u.Address, value) }, nil
+	case "userprincipalname":
+		return func(u *User) bool { return strings.EqualFold(u.upn(), value) }, nil
+	}
+	return nil, badRequest("Invalid filter clause: Could not find a property named '" + name + "'.")
+}
+
+// equals reads the one kind of filter that is understood: name eq 'value'.
+func equals(filter string) (name, value string, e *graphError) {
+	name, rest, ok := strings.Cut(strings.TrimSpace(filter), " ")
+	op, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	value, err := literal(rest)
+	if !ok || !strings.EqualFold(op, "eq") || err != nil {
+		return "", "", badRequest("Invalid filter clause: '" + filter + "'.")
+	}
+	return name, value, nil
+}
+
+// page cuts a list as $top and $skip say, and links to the rest.
+func (c *graphCall) page(of string, items []map[string]any) *graphError {
+	q := c.URL.Query()
+	top, skip, total := 10, 0, len(items)
+	if of == "users" {
+		top = 100
+	}
+	for name, to := range map[string]*int{"$top": &top, "$skip": &skip} {
+		if text := q.Get(name); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 0 || name == "$top" && (n < 1 || n > 1000) {
+				return badRequest("Invalid value '" + text + "' for " + name + " query option found.")
+			}
+			*to = n
+		}
+	}
+	items = items[min(skip, total):]
+	doc := pageOf(c.context(of), items[:min(top, len(items))])
+	if len(items) > top {
+		q.Set("$skip", strconv.Itoa(skip+top))
+		doc["@odata.nextLink"] = c.g.base(c.Request) + c.URL.Path + "?" + q.Encode()
+	}
+	if strings.EqualFold(q.Get("$count"), "true") {
+		doc["@odata.count"] = total
+	}
+	c.json(http.StatusOK, doc)
+	return nil
+}
+
+// message finds the message of the path.
+func (c *graphCall) message() (Message, *graphError) {
+	id := c.args["id"]
+	if len(id) < 40 || strings.ContainsAny(id, " \r\n'") {
+		return Message{}, &graphError{status: 400, code: "ErrorInvalidIdMalformed", text: "Id is malformed."}
+	}
+	m, ok := c.g.sim.mail.find(strings.ToLower(c.mailbox.Address), id)
+	if !ok {
+		return m, itemNotFound()
+	}
+	return m, nil
+}
+
+func itemNotFound() *graphError {
+	return &graphError{status: 404, code: "ErrorItemNotFound", text: "The specified object was not found in the store."}
+}
+
+func (c *graphCall) get() *graphError {
+	m, e := c.message()
+	if e != nil {
+		return e
+	}
+	c.json(http.StatusOK, c.pick(c.messageJSON(m)))
+	return nil
+}
+
+// getMIME is $value: the message as it lies there.
+func (c *graphCall) getMIME() *graphError {
+	m, e := c.message()
+	if e != nil {
+		return e
+	}
+	c.w.Header().Set("Content-Type", "text/plain")
+	c.w.Write(m.Raw)
+	return nil
+}
+
+func (c *graphCall) delete() *graphError {
+	m, e := c.message()
+	if e != nil {
+		return e
+	}
+	c.g.sim.mail.remove(m.Mailbox, m.ID)
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (c *graphCall) attachments() *graphError {
+	m, e := c.message()
+	if e != nil {
+		return e
+	}
+	var list []attached
+	if m.draft != nil {
+		list = m.draft.files
+	} else {
+		for i, f := range readMessage(m.Raw).Files {
+			list = append(list, attached{folderID(c.mailbox, m.ID+strconv.Itoa(i)), f})
+		}
+	}
+	var items []map[string]any
+	for _, a := range list {
+		items = append(items, a.json(m.At, true))
+	}
+	c.json(http.StatusOK, pageOf(c.context("users('"+c.mailbox.Address+"')/messages('"+m.ID+"')/attachments"), items))
+	return nil
+}
+
+// graphFolders are the folders by Graph's well-known names.
+var graphFolders = []struct{ name, folder string }{
+	{"inbox", FolderInbox}, {"sentitems", FolderSent}, {"drafts", FolderDrafts},
+}
+
+func folderID(m *Mailbox, name string) string {
+	return "AQMkA" + challenge("S256", strings.ToLower(m.Address)+"/"+name) + "AAAA="
+}
+
+// folderOf finds the folder of the path by its well-known name or its id.
+func (c *graphCall) folderOf() (string, *graphError) {
+	for _, f := range graphFolders {
+		if key := c.args["folder"]; strings.EqualFold(key, f.name) || key == folderID(c.mailbox, f.folder) {
+			return f.folder, nil
+		}
+	}
+	return "", itemNotFound()
+}
+
+func (c *graphCall) folderJSON(folder string) map[string]any {
+	n := len(c.g.sim.mail.list(strings.ToLower(c.mailbox.Address), folder))
+	unread := 0
+	if folder == FolderInbox {
+		unread = n
+	}
+	return map[string]any{"id": folderID(c.mailbox, folder), "displayName": folder, "totalItemCount": n,
+		"unreadItemCount": unread, "childFolderCount": 0}
+}
+
+func (c *graphCall) folders() *graphError {
+	var items []map[string]any
+	for _, f := range graphFolders {
+		items = append(items, c.folderJSON(f.folder))
+	}
+	return c.page("mailFolders", items)
+}
+
+func (c *graphCall) folder() *graphError {
+	folder, e := c.folderOf()
+	if e != nil {
+		return e
+	}
+	c.json(http.StatusOK, c.folderJSON(folder))
+	return nil
+}
+
+// find lists the messages of a folder or of all, the newest first, and looks
+// one up by its Message-ID.
+func (c *graphCall) find() *graphError {
+	folder := ""
+	if c.args["folder"] != "" {
+		var e *graphError
+		if folder, e = c.folderOf(); e != nil {
+			return e
+		}
+	}
+	keep, e := filterMessages(c.URL.Query().Get("$filter"))
+	if e != nil {
+		return e
+	}
+	list := c.g.sim.mail.list(strings.ToLower(c.mailbox.Address), folder)
+	slices.Reverse(list)
+	var items []map[string]any
+	for _, m := range list {
+		if keep(m) {
+			doc := c.pick(c.messageJSON(m))
+			delete(doc, "@odata.context")
+			items = append(items, doc)
+		}
+	}
+	return c.page("users('"+c.mailbox.Address+"')/messages", items)
+}
+
+func filterMessages(filter string) (func(Message) bool, *graphError) {
+	if filter == "" {
+		return func(Message) bool { return true }, nil
+	}
+	name, value, e := equals(filter)
+	if e != nil {
+		return nil, e
+	}
+	switch strings.ToLower(name) {
+	case "internetmessageid":
+		return func(m Message) bool { return m.MessageID == value }, nil
+	case "subject":
+		return func(m Message) bool { return strings.EqualFold(m.Subject, value) }, nil
+	}
+	return nil, badRequest("Invalid filter clause: the property '" + name + "' cannot be compared here.")
+}
+
+// userInfo is the endpoint of OpenID Connect, which lies beside Graph.
+func (g *graph) userInfo(w http.ResponseWriter, r *http.Request) {
+	c := &graphCall{Request: r, g: g, w: w, v: g.sim.world.now.Load()}
+	h := func(w http.ResponseWriter, _ *http.Request) {
+		c.w = w
+		e := c.authenticate()
+		if e == nil && (c.caller == nil || !c.hasScope([]string{"openid"})) {
+			denied := errPrivileges
+			e = &denied
+		}
+		if e != nil {
+			c.refuse(e)
+			return
+		}
+		g.sim.counts.add("userinfo")
+		given, family, _ := strings.Cut(c.caller.Name, " ")
+		writeJSON(w, http.StatusOK, map[string]any{"sub": pairwise(c.tok.ObjectID, c.tok.AppID), "name": c.caller.Name,
+			"given_name": given, "family_name": family, "email": c.caller.Address,
+			"picture": g.base(r) + "/v1.0/me/photo/$value"})
+	}
+	g.sim.faults.strike(w, r, g.sim.faults.take("userinfo", c.about()...), h, g.faultStatus)
+}
+
+// base is the address under which a client reached Graph.
+func (g *graph) base(r *http.Request) string {
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	if isGraphHost(r.Host) {
+		return scheme + r.Host
+	}
+	return scheme + r.Host + "/graph"
+}
