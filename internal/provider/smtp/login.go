@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,8 @@ type session struct {
 	token mailgrant.Token // the one it logged in with
 	mech  string
 	user  string
+
+	challenge string // why the last token was refused, as the server put it
 
 	raw      net.Conn // below TLS: closed when a context ends
 	conn     net.Conn
@@ -59,7 +62,7 @@ func (s *session) open(ctx context.Context) error {
 	if f == nil {
 		return err
 	}
-	if tokenDoubtful(*f) {
+	if s.tokenDoubtful(*f) {
 		if fresh, ferr := s.way.Token(ctx, resource, true); ferr == nil && fresh.Value != tok.Value {
 			if f, err = s.try(ctx, fresh); f == nil {
 				return err
@@ -70,9 +73,22 @@ func (s *session) open(ctx context.Context) error {
 }
 
 // tokenDoubtful says whether a fresh token could help after a refused login. A
-// switch that is off stays off, and a limit is no doubt about the token.
-func tokenDoubtful(f mailgrant.Finding) bool {
-	return !strings.HasPrefix(f.Cause, "smtp-auth-disabled-") && f.Retry != mailgrant.RetryLater
+// switch that is off stays off, and a limit is no doubt about the token, unless
+// the server said itself that it is the token.
+func (s *session) tokenDoubtful(f mailgrant.Finding) bool {
+	if s.mech == "" || strings.HasPrefix(f.Cause, "smtp-auth-disabled-") {
+		return false
+	}
+	return f.Retry != mailgrant.RetryLater || blamesToken(s.challenge)
+}
+
+// blamesToken reads the reason that comes before the refusal: Google's and
+// Microsoft's form, and that of RFC 7628 section 3.2.2.
+func blamesToken(challenge string) bool {
+	var c struct {
+		Status string `json:"status"`
+	}
+	return json.Unmarshal([]byte(challenge), &c) == nil && (c.Status == "401" || c.Status == "invalid_token")
 }
 
 // try makes one connection with one token. A finding comes back when it was the
@@ -80,7 +96,7 @@ func tokenDoubtful(f mailgrant.Finding) bool {
 func (s *session) try(ctx context.Context, tok mailgrant.Token) (*mailgrant.Finding, error) {
 	s.hangUp()
 	s.token, s.used, s.dirty = tok, false, false
-	s.user, s.mech = "", ""
+	s.user, s.mech, s.challenge = "", "", ""
 	f, err := s.connect(ctx)
 	if ctx.Err() != nil && err != nil {
 		err = context.Cause(ctx)
@@ -260,8 +276,7 @@ func (s *session) command(line string) (reply, error) {
 // 12,288 octets, but many servers stop at the 512 of an ordinary command. Those
 // of Microsoft and Google take more.
 func inline(template string) int {
-	switch template {
-	case "microsoft365", "outlook", "outlook.com", "google":
+	if template == "google" || strings.HasPrefix(template, "microsoft") {
 		return 12288
 	}
 	return 512
@@ -291,9 +306,8 @@ func (s *session) login() (*mailgrant.Finding, error) {
 			return nil, err
 		}
 	}
-	challenge := ""
 	if r.code == 334 { // the reason, before the refusal
-		challenge = decodeChallenge(strings.Join(r.lines, ""))
+		s.challenge = decodeChallenge(strings.Join(r.lines, ""))
 		answer := ""
 		if s.mech == "OAUTHBEARER" {
 			answer = "AQ=="
@@ -305,7 +319,7 @@ func (s *session) login() (*mailgrant.Finding, error) {
 	if r.code == 235 {
 		return nil, nil
 	}
-	f := s.explain(r, challenge, nil)
+	f := s.explain(r, s.challenge, nil)
 	return &f, nil
 }
 

@@ -71,6 +71,8 @@ const provider = new Provider(issuer, {
       }),
     },
   },
+  // Dovecot 2.3 takes nothing but "JWT", which is what Microsoft writes too.
+  formats: { customizers: { jwt: (ctx, token, jwt) => { jwt.header = { ...jwt.header, typ: 'JWT' }; } } },
   // A server of mail knows mailboxes, not subjects. The app's own token speaks
   // for one mailbox.
   extraTokenClaims: (ctx, token) => {
