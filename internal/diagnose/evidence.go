@@ -11,13 +11,13 @@ type evidence struct {
 	failure Failure
 	facts   facts
 
-	text     string // unescaped, decoded, any case
-	low      string // text in lower case
-	words    string // text squeezed: letters and digits only, lower case
-	fromURL  []bool // for every byte of words: it stood in an address
-	html     bool   // a page came where data was expected
-	aad      []int  // AADSTS numbers, in order
-	smtp     []int  // three-digit replies
+	text     string  // unescaped, decoded, any case
+	low      string  // text in lower case
+	words    string  // text squeezed: letters and digits only, lower case
+	marks    []where // what is known of every byte of words
+	html     bool    // a page came where data was expected
+	aad      []int   // AADSTS numbers, in order
+	smtp     []int   // three-digit replies
 	enhanced []string
 	http     int
 	wait     time.Duration
@@ -36,9 +36,10 @@ type hit struct {
 // gather reads the failure once and collects every hit.
 func gather(f Failure) *evidence {
 	e := &evidence{failure: f, facts: factsOf(f)}
+	e.failure.Protocol = protocolOf(f.Protocol, e.facts.step())
 	e.text, e.html = plain(whole(f))
 	e.low = strings.ToLower(e.text)
-	e.words, e.fromURL = squeeze(e.text)
+	e.words, e.marks = squeeze(e.text)
 	e.scan()
 	e.wait = waitOf(f, e.low)
 	e.matchError(f.Err)
@@ -46,6 +47,32 @@ func gather(f Failure) *evidence {
 	e.matchSigns()
 	e.matchShape()
 	return e
+}
+
+// protocolOf brings other names of a protocol to ours. A door that passes on what
+// Graph said is not the one that failed.
+func protocolOf(name, step string) string {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if strings.HasPrefix(step, "graph-") {
+		return "graph"
+	}
+	switch name {
+	case "pop3", "pops", "pop3s":
+		return "pop"
+	case "imaps", "imap4":
+		return "imap"
+	case "smtps", "submission", "submissions", "lmtp":
+		return "smtp"
+	case "gmail", "ews", "http", "https", "api", "rest":
+		return "graph"
+	case "openid", "openid-connect", "saml":
+		return "oidc"
+	case "oauth2", "token":
+		return "oauth"
+	case "tcp", "tls", "dns":
+		return "network"
+	}
+	return name
 }
 
 // whole puts the parts a caller had already taken out back beside the text, so

@@ -192,48 +192,95 @@ func decode(s string) string {
 	return string(d)
 }
 
+// where says how a byte of the squeezed text stood in the whole.
+type where uint8
+
+const (
+	inAddr    where = 1 << iota // in a web address
+	wordStart                   // first of a word
+)
+
+func (w where) is(x where) bool { return w&x != 0 }
+
 // squeeze leaves only letters and digits in lower case, so that quoting, line
 // breaks and punctuation no longer matter. Status codes go too: they are scanned
 // apart, and stand in the middle of sentences that run over several lines. The
-// second result marks the bytes that stood in an address.
-func squeeze(s string) (string, []bool) {
+// second result marks the bytes that stood in an address and those that begin a
+// word; a capital behind a small letter and a letter behind a digit begin one.
+func squeeze(s string) (string, []where) {
 	out := make([]byte, 0, len(s))
-	url := make([]bool, 0, len(s))
-	inURL := false
+	marks := make([]where, 0, len(s))
+	addr, start := where(0), wordStart
 	for i := 0; i < len(s); {
 		c := s[i]
 		if n := statusAt(s, i); n > 0 {
+			start = wordStart
 			i += n
 			continue
 		}
 		if c == ':' && strings.HasPrefix(s[i:], "://") {
-			inURL = true
+			addr = inAddr
 		}
-		if inURL && (c <= ' ' || c == '"' || c == '\'' || c == '<' || c == '>' || c == ')' || c == ',') {
-			inURL = false
+		if addr != 0 && (c <= ' ' || c == '"' || c == '\'' || c == '<' || c == '>' || c == ')' || c == ',') {
+			addr = 0
 		}
 		switch {
-		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
-			out, url = append(out, c), append(url, inURL)
+		case c >= 'a' && c <= 'z':
+			if i > 0 && digit(s[i-1]) {
+				start = wordStart
+			}
+			out, marks = append(out, c), append(marks, addr|start)
+			start = 0
+			i++
+		case digit(c):
+			out, marks = append(out, c), append(marks, addr|start)
+			start = 0
 			i++
 		case c >= 'A' && c <= 'Z':
-			out, url = append(out, c+'a'-'A'), append(url, inURL)
+			if i > 0 && (s[i-1] >= 'a' && s[i-1] <= 'z' || digit(s[i-1])) {
+				start = wordStart
+			}
+			out, marks = append(out, c+'a'-'A'), append(marks, addr|start)
+			start = 0
 			i++
+		case contraction(s, i) > 0: // doesn't and does not are one
+			if strings.HasSuffix(string(out[max(0, len(out)-3):]), "can") {
+				out, marks = append(out, 'n'), append(marks, addr)
+			}
+			out, marks = append(out, 'o', 't'), append(marks, addr, addr)
+			i += contraction(s, i)
 		case c < utf8.RuneSelf:
+			start = wordStart
 			i++
 		default:
 			r, n := utf8.DecodeRuneInString(s[i:])
 			i += n
-			if unicode.IsLetter(r) && r != utf8.RuneError {
-				was := len(out)
-				out = utf8.AppendRune(out, unicode.ToLower(r))
-				for range len(out) - was {
-					url = append(url, inURL)
-				}
+			if !unicode.IsLetter(r) || r == utf8.RuneError {
+				start = wordStart
+				continue
+			}
+			was := len(out)
+			out = utf8.AppendRune(out, unicode.ToLower(r))
+			for range len(out) - was {
+				marks = append(marks, addr|start)
+			}
+			start = 0
+			if r >= 0x2e80 { // scripts that put no space between words
+				start = wordStart
 			}
 		}
 	}
-	return string(out), url
+	return string(out), marks
+}
+
+// contraction measures the "'t" that ends a word such as "doesn't".
+func contraction(s string, i int) int {
+	for _, mark := range []string{"'t", "’t", "`t"} {
+		if strings.HasPrefix(s[i:], mark) && i > 0 && s[i-1] == 'n' && (i+len(mark) == len(s) || !letter(s[i+len(mark)])) {
+			return len(mark)
+		}
+	}
+	return 0
 }
 
 // statusAt measures a status code at s[i]: "550-", "550 5.1.1", "550-5.1.1" or

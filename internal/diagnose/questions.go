@@ -44,6 +44,7 @@ func init() {
 		"?policy":            (*evidence).whyPolicy,
 		"?mechanism":         (*evidence).whyMechanism,
 		"?closed":            (*evidence).whyClosed,
+		"?gmail-notfound":    (*evidence).whyGmailNotFound,
 		"?timeout":           (*evidence).whyTimeout,
 		"?page":              (*evidence).whyPage,
 		"?throttled":         (*evidence).whyThrottled,
@@ -71,6 +72,14 @@ func anyOf(s string, words ...string) bool {
 // settle lets facts that are stronger than any text have the last word.
 func (e *evidence) settle(v verdict) verdict {
 	x := e.facts
+	if e.bounced() && farAway[v.cause] {
+		return likely("recipient-domain-unreachable")
+	}
+	if v.cause == "grant-revoked" {
+		if t := e.testingMode(); t.cause != "" {
+			return t
+		}
+	}
 	if authentication[v.cause] && x.recently() && v.confidence < 0.9 {
 		return likely("throttled-mailbox")
 	}
@@ -81,6 +90,21 @@ func (e *evidence) settle(v verdict) verdict {
 		return e.whyTemporary()
 	}
 	return v
+}
+
+// farAway are the troubles of a connection. In a bounce, the connection was the
+// one from our provider to the recipient's.
+var farAway = map[string]bool{
+	"network-unreachable": true, "dns-failure": true, "connection-closed-idle": true, "tls-failure": true,
+	"tls-certificate-untrusted": true,
+}
+
+// bounced reports a failure that came back as a message: it tells of the
+// recipient's side.
+func (e *evidence) bounced() bool {
+	return e.facts.bounce() || e.says("finalrecipient", "diagnosticcode", "inreplytorcptto", "inreplytoendofdata",
+		"deliverystatusnotification", "mailreturnedtosender", "deliverytothefollowingrecipient", "thefollowingaddresseshad",
+		"createdautomaticallybymaildeliverysoftware", "afterrcptto", "reportingmta")
 }
 
 // authentication are the causes that blame a credential or a right.
@@ -97,7 +121,7 @@ var couldBeDelay = map[string]bool{
 	"smtp-auth-disabled-mailbox": true, "smtp-auth-disabled-tenant": true, "google-delegation-missing": true,
 	"google-api-not-enabled": true, "scope-missing": true, "send-as-denied": true, "imap-pop-disabled-mailbox": true,
 	"admin-consent-required": true, "app-not-in-tenant": true, "mailbox-not-licensed": true, "mailbox-not-found": true,
-	"client-secret-wrong": true, "basic-auth-retired": true, "redirect-uri-mismatch": true, "certificate-mismatch": true, "wrong-token-audience": true, "basic-credentials-wrong": true, "google-admin-blocked-app": true, "conditional-access-blocked": true,
+	"client-secret-wrong": true, "basic-auth-retired": true, "redirect-uri-mismatch": true, "certificate-mismatch": true, "wrong-token-audience": true, "basic-credentials-wrong": true, "google-admin-blocked-app": true, "xoauth2-identity-mismatch": true, "conditional-access-blocked": true,
 }
 
 // justChanged reports that the right setting was made a short while ago.
@@ -148,6 +172,8 @@ func (e *evidence) guess() verdict {
 	switch {
 	case e.http == 429:
 		return e.whyThrottled()
+	case e.is("oidc") && e.says("issuer", "audience"):
+		return perhaps("oidc-issuer-or-audience-mismatch")
 	case e.html && e.is("oauth", "graph", "oidc", "network"):
 		return e.whyPage()
 	case e.http == 407:

@@ -67,6 +67,7 @@ func (e *evidence) scanAAD() {
 			rest = strings.TrimLeft(rest[size:], " ,\n")
 		}
 	}
+	e.scanBare()
 	if i := strings.Index(e.low, " - [20"); i > 4 {
 		j := i
 		for j > 0 && digit(e.low[j-1]) {
@@ -75,6 +76,24 @@ func (e *evidence) scanAAD() {
 		if n, size := number(e.low[j:]); size >= 5 && entra[n] != "" {
 			e.addAAD(n)
 		}
+	}
+}
+
+// scanBare takes a number of six digits or more that stands alone and is known.
+func (e *evidence) scanBare() {
+	if !e.is("oauth", "oidc", "") {
+		return
+	}
+	for i := 0; i < len(e.low); i++ {
+		if !digit(e.low[i]) {
+			continue
+		}
+		n, size := number(e.low[i:])
+		alone := (i == 0 || !wordByte(e.low[i-1])) && (i+size == len(e.low) || !wordByte(e.low[i+size]))
+		if alone && size >= 6 && entra[n] != "" && !inAddress(e.low[:i]) {
+			e.addAAD(n)
+		}
+		i += size
 	}
 }
 
@@ -129,7 +148,7 @@ func (e *evidence) scanReplies() {
 			continue
 		}
 		n, size := number(s[i:])
-		if size == 3 && replyPlace(s, i) {
+		if size == 3 && e.is("smtp", "") && smtpReply(n) && replyPlace(s, i) {
 			e.smtp = append(e.smtp, n)
 		}
 		i += max(size-1, 0)
@@ -143,6 +162,15 @@ func (e *evidence) addEnhanced(code string) {
 		}
 	}
 	e.enhanced = append(e.enhanced, code)
+}
+
+// smtpReply tells a reply of SMTP from a status of HTTP.
+func smtpReply(n int) bool {
+	switch {
+	case n >= 400 && n < 420, n == 422, n == 423, n == 424, n == 426, n == 428, n == 429:
+		return false
+	}
+	return n < 300 || n == 334 || n == 354 || n >= 400
 }
 
 func replyPlace(s string, i int) bool {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 //go:embed signs/*.txt
@@ -16,8 +17,9 @@ var signFiles embed.FS
 // In signs/*.txt a line without indent names the cause or question; the indented
 // lines below are its signs. "^7 " gives a rank other than 5. " * " separates
 // parts. " | smtp imap" keeps a sign to some protocols (an unknown protocol
-// passes); " | @host" asks for that word in the facts about host and provider;
-// " | +grant=password" asks for a fact. "url " lets a sign count in an address.
+// passes); " | @host" asks for that word in the facts about host and provider.
+// "url " lets a sign count in an address. "=" in front of the phrase keeps it to
+// whole words; a short phrase must begin a word in any case.
 type sign struct {
 	cause string
 	rank  int
@@ -26,10 +28,16 @@ type sign struct {
 	only  []string
 	host  string
 	url   bool
+	start bool // must begin a word
+	end   bool // and end one
 }
 
 // gap is how far apart the parts of a sign may stand, squeezed.
 const gap = 240
+
+// shortSign is the length up to which a sign could be a piece of another word:
+// "rdns" stands in "check your DNS" too.
+const shortSign = 12
 
 // keySize is how many bytes of a sign stand in the index.
 const keySize = 4
@@ -74,6 +82,9 @@ func parseSign(cause, line string) sign {
 	if rest, ok := strings.CutPrefix(line, "url "); ok {
 		s.url, line = true, rest
 	}
+	if rest, ok := strings.CutPrefix(line, "="); ok {
+		s.start, s.end, line = true, true, rest
+	}
 	line, conditions, _ := strings.Cut(line, " | ")
 	for _, c := range strings.Fields(conditions) {
 		if host, ok := strings.CutPrefix(c, "@"); ok {
@@ -87,6 +98,7 @@ func parseSign(cause, line string) sign {
 		s.parts = append(s.parts, p)
 		s.size += len(p)
 	}
+	s.start = s.start || len(s.parts[0]) <= shortSign && s.parts[0][0] < utf8.RuneSelf
 	return s
 }
 
@@ -126,6 +138,9 @@ func (e *evidence) matchSign(s *sign, at int) {
 	if !strings.HasPrefix(rest, s.parts[0]) {
 		return
 	}
+	if s.start && !e.marks[at].is(wordStart) {
+		return
+	}
 	rest = rest[len(s.parts[0]):]
 	for _, p := range s.parts[1:] {
 		i := strings.Index(rest[:min(len(rest), gap+len(p))], p)
@@ -134,11 +149,14 @@ func (e *evidence) matchSign(s *sign, at int) {
 		}
 		rest = rest[i+len(p):]
 	}
+	if s.end && len(rest) > 0 && !e.marks[len(e.words)-len(rest)].is(wordStart) {
+		return
+	}
 	if !e.allows(s) {
 		return
 	}
 	rank := s.rank
-	if e.fromURL[at] && !s.url {
+	if e.marks[at].is(inAddr) && !s.url {
 		rank = min(rank, 1)
 	}
 	e.hit(s.cause, rank, s.size, at)

@@ -73,6 +73,8 @@ func (e *evidence) whyTokenRefused() verdict {
 		return v
 	}
 	switch {
+	case x.service("generic"): // switches are Microsoft's
+		return hardly("wrong-token-audience")
 	case e.is("smtp") && x.yes("smtp_auth_enabled"):
 		return perhaps("xoauth2-identity-mismatch")
 	case e.is("smtp") && e.scopeKnown():
@@ -168,7 +170,7 @@ func (e *evidence) lacksScope() bool {
 	scp, known := x.claim("scp", "scope", "scopes")
 	roles, app := x.claim("roles")
 	wants := need[e.failure.Protocol]
-	if wants == nil {
+	if wants == nil || x.service("generic") { // what others call their permissions is not known
 		return false
 	}
 	if x.appOnly() && app {

@@ -25,7 +25,7 @@ func (e *evidence) whyGraphDenied() verdict {
 			return likely("scope-missing")
 		case app && e.sending() && !strings.Contains(roles, "mail.send") && !strings.Contains(roles, "full_access"):
 			return likely("scope-missing")
-		case strings.Contains(url, "/me"):
+		case asMe(url):
 			return sure("endpoint-misconfigured")
 		case app:
 			return likely("graph-access-denied-policy")
@@ -59,6 +59,18 @@ func (e *evidence) whyDelegatedDenied(scp, url string) verdict {
 	return likely("graph-access-denied-policy")
 }
 
+// asMe reports an address that names nobody but the signed-in user.
+func asMe(url string) bool { return strings.Contains(url, "/me/") || strings.HasSuffix(url, "/me") }
+
+// whyGmailNotFound answers Gmail's 404, which a history too old shares with
+// everything else that is not there.
+func (e *evidence) whyGmailNotFound() verdict {
+	if anyOf(e.facts.step(), "history", "delta", "sync") || anyOf(strings.ToLower(e.facts.str("url", "endpoint")), "history") || e.says("history") {
+		return sure("sync-state-expired")
+	}
+	return perhaps("mailbox-not-found")
+}
+
 // sending reports that the request was to send a message.
 func (e *evidence) sending() bool {
 	return anyOf(e.facts.step(), "send") || anyOf(strings.ToLower(e.facts.str("url", "endpoint")), "sendmail", "/send") || e.says("sendmail")
@@ -86,7 +98,7 @@ func (e *evidence) whyGraphToken() verdict {
 func (e *evidence) whyNotFound() verdict {
 	x := e.facts
 	switch {
-	case x.appOnly() && strings.Contains(x.str("url", "endpoint"), "/me"):
+	case x.appOnly() && asMe(x.str("url", "endpoint")):
 		return likely("endpoint-misconfigured")
 	case x.yes("user_exists") || x.no("licensed", "has_licence", "has_license") || x.found(off, "licen"):
 		return likely("mailbox-not-licensed")

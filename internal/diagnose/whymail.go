@@ -149,7 +149,7 @@ func (e *evidence) whyClosed() verdict {
 		return likely("tls-failure")
 	case aged && n >= 1, strings.Contains(step, "idle"):
 		return likely("connection-closed-idle")
-	case step == "connect", strings.Contains(step, "greeting"), e.says("greeting", "connect"):
+	case step == "connect", strings.Contains(step, "greeting"), e.says("greeting", "connecting", "toconnect", "connecttcp", "connectfailed"):
 		return likely("network-unreachable")
 	case e.is("imap", "pop"):
 		return perhaps("connection-closed-idle")
