@@ -104,8 +104,11 @@ func (k *Keeper) CompleteAdminConsent(ctx context.Context, registration mailgran
 	default:
 		r.Consent.State = AdminGranted
 	}
-	if err := k.Store.PutAdminConsent(ctx, r.Consent); err != nil {
-		return r, err
+	if have, e := k.Store.AdminConsent(ctx, f.Org, registration); err != nil && e == nil && have.State == AdminGranted {
+		have.Error, r.Consent = r.Consent.Error, have // what was approved before is not taken back by this
+	}
+	if e := k.Store.PutAdminConsent(ctx, r.Consent); e != nil {
+		return r, e
 	}
 	if err != nil {
 		return r, err

@@ -28,6 +28,7 @@ func (k *Keeper) Activate(ctx context.Context, org, grant mailgrant.ID) (mailgra
 		return g, mailgrant.Errorf(mailgrant.Misset, nil, "the app itself can sign in to one tenant only, not to %q", s.set.Tenant).
 			Fix("enter the Directory (tenant) ID in the registration").At("tenant")
 	}
+	k.rests.Delete(s.reg.ID) // somebody did something: the provider may think otherwise now
 	answers := map[string]oauth.Answer{}
 	for _, r := range s.plan.Resources {
 		a, err := k.use(ctx, s, func(c *oauth.Client) (oauth.Answer, error) {
@@ -60,21 +61,26 @@ func (k *Keeper) keepApp(ctx context.Context, s situation, answers map[string]oa
 	return k.Store.Grant(ctx, g.Org, g.ID)
 }
 
-// Revoke disconnects a grant: ended at the provider where it can be, destroyed
-// here in any case. Where a person takes the consent back at the provider is in
+// Revoke disconnects a grant: destroyed here, then ended at the provider where it
+// can be. Where a person takes the consent back at the provider is in
 // Settings.RevokeAt.
 func (k *Keeper) Revoke(ctx context.Context, org, grant mailgrant.ID) error {
 	g, err := k.Store.Grant(ctx, org, grant)
 	if err != nil {
 		return err
 	}
+	if err := k.Store.RevokeGrant(ctx, org, grant); err != nil {
+		return err
+	}
+	k.forget(grant)
+	k.Changed(org, grant)
 	if err := k.end(ctx, g); err != nil {
 		k.Log.Warn("a refresh token is not ended at the provider", "grant", g.ID, "err", err)
 	}
-	defer k.forget(grant)
-	return k.Store.RevokeGrant(ctx, org, grant)
+	return nil
 }
 
+// end ends the refresh token of a grant at the provider.
 func (k *Keeper) end(ctx context.Context, g mailgrant.Grant) error {
 	if len(g.Sealed) == 0 {
 		return nil

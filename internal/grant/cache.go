@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,7 @@ type key struct {
 	resource   string
 }
 
-// cached is an access token in memory. Only renewing and used change.
+// cached is an access token in memory. Only what is atomic changes.
 type cached struct {
 	token        mailgrant.Token
 	registration mailgrant.ID
@@ -34,8 +35,14 @@ type cached struct {
 	soft         time.Time // renewed in the background from here on
 	hard         time.Time // not given from here on
 	renewing     atomic.Bool
+	again        atomic.Int64 // no try in the background before: seconds
 	used         atomic.Int64 // minute of the last use
 	told         atomic.Int64 // minute the store knows of
+}
+
+// stale says whether c is to be renewed in the background, and by the caller.
+func (c *cached) stale(now time.Time) bool {
+	return now.After(c.soft) && now.Unix() >= c.again.Load() && c.renewing.CompareAndSwap(false, true)
 }
 
 // newCached sets the times. Jitter keeps tokens that were made together from
@@ -81,30 +88,38 @@ func (c *cache) of(id key) *shard {
 
 func (c *cache) get(id key) *cached { return (*c.of(id).m.Load())[id] }
 
+// put keeps a token. Who asks without naming a resource gets the new one as well,
+// if they had the one before.
 func (c *cache) put(id key, v *cached) {
-	c.of(id).change(func(m map[key]*cached) { m[id] = v })
+	first := key{id.org, id.grant, ""}
+	c.of(id).change(func(m map[key]*cached) {
+		if f := m[first]; f != nil && f.token.Resource == id.resource {
+			m[first] = v
+		}
+		m[id] = v
+	})
 }
+
+// dropGrant removes the tokens of one grant.
+func (c *cache) dropGrant(grant mailgrant.ID, gone func(*cached) bool) {
+	c.of(key{grant: grant}).drop(func(id key, v *cached) bool { return id.grant == grant && gone(v) })
+}
+
+func all(*cached) bool { return true }
 
 // drop removes what the function says.
 func (c *cache) drop(gone func(key, *cached) bool) {
 	for i := range c.shard {
-		s := &c.shard[i]
-		found := false
-		for id, v := range *s.m.Load() {
-			if found = gone(id, v); found {
-				break
-			}
+		c.shard[i].drop(gone)
+	}
+}
+
+func (s *shard) drop(gone func(key, *cached) bool) {
+	for id, v := range *s.m.Load() {
+		if gone(id, v) {
+			s.change(func(m map[key]*cached) { maps.DeleteFunc(m, gone) })
+			return
 		}
-		if !found {
-			continue
-		}
-		s.change(func(m map[key]*cached) {
-			for id, v := range m {
-				if gone(id, v) {
-					delete(m, id)
-				}
-			}
-		})
 	}
 }
 
@@ -122,9 +137,7 @@ func (s *shard) change(f func(map[key]*cached)) {
 	defer s.mu.Unlock()
 	old := *s.m.Load()
 	m := make(map[key]*cached, len(old)+1)
-	for id, v := range old {
-		m[id] = v
-	}
+	maps.Copy(m, old)
 	f(m)
 	s.m.Store(&m)
 }

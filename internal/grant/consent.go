@@ -94,6 +94,7 @@ func (k *Keeper) Complete(ctx context.Context, registration mailgrant.ID, q url.
 	if code == "" || len(code) > 16<<10 {
 		return r, k.rejected(ctx, registration, "no code")
 	}
+	k.rests.Delete(s.reg.ID) // a person waits: whoever mended the registration may be they
 	a, err := k.use(ctx, s, func(c *oauth.Client) (oauth.Answer, error) {
 		return c.Exchange(ctx, code, f.RedirectURI, sec.Verifier, s.exchangeScopes())
 	})
@@ -117,26 +118,30 @@ func (s situation) exchangeScopes() []string {
 // token that is not what it should be is ended at the provider and not kept.
 func (k *Keeper) accept(ctx context.Context, s situation, sec secrets, a oauth.Answer, nonce bool) (mailgrant.Grant, error) {
 	g, err := k.examine(ctx, s, sec, a, nonce)
+	if err == nil {
+		g.Sealed, err = k.Vault.Seal(placeOfRefresh(g), []byte(a.Refresh.Reveal()))
+	}
+	if err == nil && sec.Link != nil { // once, and only for a consent that fits
+		err = k.useLink(ctx, sec.Link)
+	}
+	if err == nil {
+		err = k.complete(ctx, g)
+	}
 	if err != nil {
-		k.giveBack(ctx, s, a)
-		return s.grant, err
-	}
-	if sec.Link != nil { // once, and only for a consent that fits
-		if err := k.Store.UseConsentLink(ctx, sec.Link); err != nil {
-			k.giveBack(ctx, s, a)
-			return s.grant, mailgrant.Errorf(mailgrant.NotFound, err, "this link was used, taken back or has ended").Fix("ask for a new link")
-		}
-	}
-	g.Sealed, err = k.Vault.Seal(placeOfRefresh(g), []byte(a.Refresh.Reveal()))
-	if err != nil {
-		return s.grant, err
-	}
-	if err := k.complete(ctx, g); err != nil {
+		k.giveBackUnless(ctx, s, g, a)
 		return s.grant, err
 	}
 	k.forget(g.ID)
 	k.cache.put(key{g.Org, g.ID, s.plan.Resources[0]}, newCached(a.Token(s.plan.Resources[0]), g.Registration, k.Now()))
 	return k.Store.Grant(ctx, g.Org, g.ID)
+}
+
+func (k *Keeper) useLink(ctx context.Context, link []byte) error {
+	err := k.Store.UseConsentLink(ctx, link)
+	if isCode(err, mailgrant.NotFound) {
+		return mailgrant.Errorf(mailgrant.NotFound, err, "this link was used, taken back or has ended").Fix("ask for a new link")
+	}
+	return err
 }
 
 // examine makes the grant that the answer would leave.
@@ -146,6 +151,7 @@ func (k *Keeper) examine(ctx context.Context, s situation, sec secrets, a oauth.
 	if err != nil {
 		return g, err
 	}
+	g.Subject = who.subject
 	if err := k.expected(ctx, s, a, who); err != nil {
 		return g, err
 	}
@@ -157,7 +163,7 @@ func (k *Keeper) examine(ctx context.Context, s situation, sec secrets, a oauth.
 	}
 	now := k.Now()
 	next := k.next(s, now)
-	g.Subject, g.ScopesAsked, g.ScopesGranted, g.Signature = who.subject, s.plan.Asked, grantedScopes(s, a), s.reg.Signature()
+	g.ScopesAsked, g.ScopesGranted, g.Signature = s.plan.Asked, grantedScopes(s, a), s.reg.Signature()
 	g.State, g.ConsentedAt, g.LastRefresh, g.NextRefresh, g.TokenExpires = mailgrant.GrantActive, &now, &now, &next, &a.Expires
 	return g, k.prove(ctx, s, g, who, a)
 }
@@ -166,12 +172,37 @@ func (k *Keeper) examine(ctx context.Context, s situation, sec secrets, a oauth.
 func (k *Keeper) complete(ctx context.Context, g mailgrant.Grant) error {
 	var err error
 	for range 4 {
-		if err = k.Store.CompleteConsent(context.WithoutCancel(ctx), g); err == nil || !mailgrant.AsError(err).Code.Temporary() {
+		if err = k.Store.CompleteConsent(context.WithoutCancel(ctx), g); err == nil {
+			k.Changed(g.Org, g.ID)
+			return nil
+		}
+		if !mailgrant.AsError(err).Code.Temporary() {
 			return err
 		}
 		time.Sleep(250 * time.Millisecond)
 	}
 	return err
+}
+
+// giveBackUnless ends a token that was not kept, unless that would end one that
+// works: providers end all that a person gave us when one token of theirs is ended.
+// R153. The grant that would have been, g, says who signed in, as far as we know.
+func (k *Keeper) giveBackUnless(ctx context.Context, s situation, g mailgrant.Grant, a oauth.Answer) {
+	if s.set.RevocationEndpoint == "" {
+		return
+	}
+	all, err := k.Store.Grants(context.WithoutCancel(ctx), s.reg.Org)
+	if err != nil { // perhaps it was kept, and only we were not told
+		k.Log.Warn("a token may be left at the provider", "grant", g.ID, "err", err)
+		return
+	}
+	for _, have := range all {
+		unknown := g.Subject.Subject == "" && have.ID == g.ID
+		if have.Registration == s.reg.ID && have.State == mailgrant.GrantActive && (unknown || have.Subject.Same(g.Subject)) {
+			return
+		}
+	}
+	k.giveBack(ctx, s, a)
 }
 
 // giveBack ends a token that will not be kept.

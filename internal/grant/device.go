@@ -47,14 +47,13 @@ func (k *Keeper) BeginDevice(ctx context.Context, org, grant mailgrant.ID, by st
 	if err != nil {
 		return DeviceCode{}, err
 	}
-	f := store.Flow{Org: org, Registration: s.reg.ID, Grant: grant, Kind: store.FlowDeviceCode, By: by}
+	f := store.Flow{ID: mailgrant.NewID(mailgrant.PrefixFlow), Org: org, Registration: s.reg.ID, Grant: grant, Kind: store.FlowDeviceCode, By: by}
 	sec := secrets{Device: d.Code.Reveal(), Interval: int(d.Interval / time.Second), Asked: s.plan.Asked, Made: s.reg.Signature(), Expires: d.Expires}
-	id, err := k.newDeviceFlow(ctx, f, sec)
-	if err != nil {
+	if _, _, err := k.newFlow(ctx, f, sec, ""); err != nil { // under a state that nobody is told
 		return DeviceCode{}, err
 	}
-	k.polls.Store(id, &poll{next: k.Now().Add(d.Interval), interval: d.Interval})
-	return DeviceCode{Flow: id, UserCode: d.UserCode, VerificationURI: d.VerificationURI, Complete: d.Complete, ExpiresAt: d.Expires, Interval: d.Interval, Mailbox: g.Mailbox}, nil
+	k.polls.Store(f.ID, &poll{next: k.Now().Add(d.Interval), interval: d.Interval})
+	return DeviceCode{Flow: f.ID, UserCode: d.UserCode, VerificationURI: d.VerificationURI, Complete: d.Complete, ExpiresAt: d.Expires, Interval: d.Interval, Mailbox: g.Mailbox}, nil
 }
 
 func (s situation) deviceScopes() []string {
@@ -62,19 +61,6 @@ func (s situation) deviceScopes() []string {
 		return s.plan.Exchange(s.set)
 	}
 	return s.plan.Asked
-}
-
-// newDeviceFlow keeps the flow under a state that nobody is told.
-func (k *Keeper) newDeviceFlow(ctx context.Context, f store.Flow, s secrets) (mailgrant.ID, error) {
-	state, _, err := k.newFlow(ctx, f, s, "")
-	if err != nil {
-		return "", err
-	}
-	kept, err := k.Store.TakeFlow(ctx, k.Vault.Hash(hashState, state))
-	if err != nil {
-		return "", err
-	}
-	return kept.ID, k.Store.CreateFlow(ctx, kept)
 }
 
 // PollDevice asks once whether the person is through; done is false when they are
@@ -116,7 +102,8 @@ func (k *Keeper) pollOnce(ctx context.Context, s situation, sec secrets, f store
 	p.next = k.Now().Add(p.interval)
 	switch {
 	case err != nil && oauth.SortOf(err) == oauth.Transient:
-		p.interval = min(2*p.interval, time.Minute)
+		p.interval = max(p.interval, min(2*p.interval, time.Minute)) // RFC 8628 section 3.5: back off
+		p.next = k.Now().Add(p.interval)
 		return r, false, nil
 	case err == nil && state != oauth.NotPending:
 		return r, false, nil

@@ -82,7 +82,9 @@ func (k *Keeper) newFlow(ctx context.Context, f store.Flow, s secrets, cookie st
 		browser = random()
 	}
 	now := k.Now()
-	f.ID = mailgrant.NewID(mailgrant.PrefixFlow)
+	if f.ID == "" {
+		f.ID = mailgrant.NewID(mailgrant.PrefixFlow)
+	}
 	f.StateHash, f.BrowserHash = k.Vault.Hash(hashState, state), k.Vault.Hash(hashBrowser, browser)
 	f.CreatedAt, f.ExpiresAt = now, now.Add(flowLife)
 	plain, err := json.Marshal(s)

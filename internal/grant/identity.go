@@ -56,6 +56,9 @@ func (k *Keeper) identifyUnasked(ctx context.Context, c *oauth.Client, a oauth.A
 }
 
 func identityOf(set provider.Settings, t oauth.Claims) identity {
+	if set.Microsoft() && !provider.IsGUID(set.Tenant) && !t.EmailOwned() && t.TenantID != oauth.PersonalTenant {
+		t.Email = "" // any tenant may sign in, and its administrator may write any address
+	}
 	names := t.Addresses(set.UserClaims)
 	who := identity{names: names, known: true, subject: mailgrant.Subject{Issuer: t.Issuer, Subject: t.Subject, Name: bounded(t.Name), UPN: bounded(t.UPN)}}
 	if set.SubjectKey == "tid+oid" {
@@ -66,9 +69,6 @@ func identityOf(set provider.Settings, t oauth.Claims) identity {
 	}
 	if len(names) > 0 {
 		who.subject.Address = names[0]
-	}
-	if t.Email != "" && strings.Contains(t.Email, "@") {
-		who.subject.Address = bounded(t.Email)
 	}
 	return who
 }
@@ -87,6 +87,7 @@ func (k *Keeper) userinfo(ctx context.Context, s situation, c *oauth.Client, a o
 	}
 	get := func(name string) (v string) { json.Unmarshal(m[name], &v); return bounded(v) }
 	t := oauth.Claims{Issuer: s.set.Issuer, Subject: get("sub"), Email: get("email"), Username: get("preferred_username"), Name: get("name")}
+	json.Unmarshal(m["email_verified"], &t.Verified)
 	if t.Issuer == "" {
 		t.Issuer = s.set.TokenEndpoint
 	}
@@ -103,11 +104,13 @@ func (k *Keeper) userinfo(ctx context.Context, s situation, c *oauth.Client, a o
 // given to somebody else. Disconnecting the grant ends the pin.
 func (k *Keeper) expected(ctx context.Context, s situation, a oauth.Answer, who identity) error {
 	g := s.grant
-	if !who.known {
+	if !who.known || g.MailboxKind == mailgrant.MailboxShared {
 		if k.Prove == nil {
-			return mailgrant.Errorf(mailgrant.Misset, nil, "%s does not say who consented, and the mailbox cannot be opened to prove it", s.set.Name).
-				Fix("ask the operator: this provider needs the check of the mailbox")
+			return mailgrant.Errorf(mailgrant.Misset, nil, "%s does not say whether the one who consented may use %s, and the mailbox cannot be opened to prove it", s.set.Name, g.Mailbox).
+				Fix("ask the operator: this needs the check of the mailbox")
 		}
+	}
+	if !who.known {
 		return nil
 	}
 	pinned := g.State == mailgrant.GrantActive || g.State == mailgrant.GrantLapsed

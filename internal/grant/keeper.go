@@ -49,6 +49,10 @@ type Config struct {
 	// mailboxes, the app itself, providers that do not say who consented.
 	Prove func(ctx context.Context, w provider.Way) error
 
+	// Changed hears that a grant was consented to, revoked or lapsed here: what
+	// waits for it can look again. It must not block.
+	Changed func(org, grant mailgrant.ID)
+
 	Log *slog.Logger
 	Now func() time.Time
 }
@@ -63,6 +67,7 @@ type Keeper struct {
 	rests    sync.Map // registration id → rest
 	keys     oauth.Keys
 	polls    sync.Map // flow id → poll
+	owed     sync.Map // keys of tokens that a refresh brought and the store has not taken
 	work     sync.WaitGroup
 }
 
@@ -73,6 +78,9 @@ func NewKeeper(c Config) *Keeper {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Changed == nil {
+		c.Changed = func(org, grant mailgrant.ID) {}
 	}
 	k := &Keeper{Config: c}
 	k.cache.init()
@@ -85,8 +93,8 @@ func (k *Keeper) Token(ctx context.Context, org, grant mailgrant.ID, resource st
 	if c := k.cache.get(id); c != nil {
 		now := k.Now()
 		if now.Before(c.hard) {
-			if now.After(c.soft) && c.renewing.CompareAndSwap(false, true) {
-				k.early(ctx, id, c)
+			if c.stale(now) {
+				k.early(ctx, key{org, grant, c.token.Resource}, c)
 			}
 			c.touch(now)
 			return c.token, nil
@@ -125,17 +133,28 @@ func (k *Keeper) firstToken(ctx context.Context, org, grant mailgrant.ID, fresh 
 	if err != nil {
 		return mailgrant.Token{}, err
 	}
+	id := key{org, grant, plan.resources()}
 	if fresh {
-		return k.FreshToken(ctx, org, grant, plan.resources())
+		return k.FreshToken(ctx, org, grant, id.resource)
 	}
-	return k.Token(ctx, org, grant, plan.resources())
+	t, err := k.Token(ctx, org, grant, id.resource)
+	if c := k.cache.get(id); err == nil && c != nil {
+		k.cache.put(key{org, grant, ""}, c) // the next one need not look up which is the first
+	}
+	return t, err
 }
+
+// earlyEvery is the least time between two looks whether a token can be renewed in
+// the background. How often the provider is asked is another thing: see gate.
+const earlyEvery = 5 * time.Second
 
 // early refreshes in the background, while the present token still works.
 func (k *Keeper) early(ctx context.Context, id key, c *cached) {
 	k.work.Go(func() {
 		defer c.renewing.Store(false)
-		if _, err := k.obtain(context.WithoutCancel(ctx), id, wish{early: true}); err != nil {
+		_, err := k.obtain(context.WithoutCancel(ctx), id, wish{early: true})
+		c.again.Store(k.Now().Add(earlyEvery).Unix())
+		if err != nil {
 			k.Log.Info("early refresh", "grant", id.grant, "resource", id.resource, "err", err)
 		}
 	})
@@ -169,7 +188,12 @@ func (k *Keeper) Wait() { k.work.Wait() }
 
 // forget drops the tokens of one grant from memory.
 func (k *Keeper) forget(grant mailgrant.ID) {
-	k.cache.drop(func(id key, _ *cached) bool { return id.grant == grant })
+	k.cache.dropGrant(grant, all)
+	k.reopen(grant)
+}
+
+// reopen ends the rest of a grant: something about it has changed.
+func (k *Keeper) reopen(grant mailgrant.ID) {
 	if g, ok := k.gates.Load(grant); ok {
 		g.(*gate).open.Store(true)
 	}

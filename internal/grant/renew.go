@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,10 @@ const (
 	// that a slow node is not overtaken, only a dead one.
 	renewWithin = 45 * time.Second
 	leaseFor    = 50 * time.Second
+
+	// patience is how long we wait for the node that has the lease after a failure:
+	// it may be resting, or trying again.
+	patience = 2 * time.Second
 
 	// graceFor is how long the refresh token before the present one may still be
 	// tried, should the present one be refused at once.
@@ -59,7 +64,15 @@ type gate struct {
 	tries      int         // failed ones in a row
 	err        error       // of the last
 	generation int64       // of the grant then
-	unsaved    *store.Renewal
+	unsaved    *unsaved
+}
+
+// unsaved is what a refresh brought and the database did not take. Its refresh
+// token may be the only one that works.
+type unsaved struct {
+	renewal store.Renewal
+	id      key
+	token   *cached
 }
 
 func (k *Keeper) gate(grant mailgrant.ID) *gate {
@@ -87,6 +100,14 @@ func (k *Keeper) renew(ctx context.Context, id key, w wish) (mailgrant.Token, er
 		return k.still(id, w, g.err)
 	}
 	t, err := k.compete(ctx, id, w, g)
+	if isCode(err, mailgrant.Conflict) { // somebody else's result counts: a consent, a refresh, a disconnection
+		if t, ok := k.already(id, w); ok {
+			return t, nil
+		}
+		if t, err = k.compete(ctx, id, w, g); isCode(err, mailgrant.Conflict) {
+			err = waited(id, err)
+		}
+	}
 	if err != nil {
 		return k.still(id, w, err)
 	}
@@ -102,6 +123,9 @@ func (k *Keeper) resting(ctx context.Context, id key, g *gate) bool {
 	}
 	if !k.Now().Before(g.until) {
 		return false
+	}
+	if !k.Store.Clustered() { // nobody else could have done anything
+		return true
 	}
 	now, err := k.Store.Grant(ctx, id.org, id.grant)
 	return err != nil || now.Generation == g.generation
@@ -155,6 +179,7 @@ func (g *gate) failed(now time.Time, generation int64, err error) {
 
 // compete takes the lease of the grant's row, or waits for the node that has it.
 func (k *Keeper) compete(ctx context.Context, id key, w wish, gt *gate) (mailgrant.Token, error) {
+	begun := time.Now()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		g, held, err := k.Store.LeaseGrant(ctx, id.org, id.grant, k.Node, k.Now().Add(leaseFor))
 		if err != nil {
@@ -171,8 +196,10 @@ func (k *Keeper) compete(ctx context.Context, id key, w wish, gt *gate) (mailgra
 		if held {
 			return k.refresh(ctx, id, g, gt)
 		}
-		if f := g.LastFinding; f != nil { // whoever has the lease rests after a failure
-			return mailgrant.Token{}, mailgrant.Errorf(codeOf(*f), nil, "%s", f.Sentence).With(*f)
+		if f := g.LastFinding; f != nil && time.Since(begun) > patience { // whoever has the lease rests after a failure
+			err := mailgrant.Errorf(codeOf(*f), nil, "%s", f.Sentence).With(*f)
+			gt.failed(k.Now(), g.Generation, err)
+			return mailgrant.Token{}, err
 		}
 		if w.scheduled { // somebody does it: that is all we want
 			return mailgrant.Token{}, nil
@@ -201,7 +228,7 @@ func (k *Keeper) usable(g mailgrant.Grant, held bool) error {
 	case mailgrant.GrantActive:
 		return nil
 	case mailgrant.GrantLapsed:
-		if held {
+		if held && k.Now().Sub(g.UpdatedAt) >= floor { // else another node has just tried
 			return nil
 		}
 		return lapsed(g, nil, nil)
@@ -228,7 +255,7 @@ func (k *Keeper) handed(ctx context.Context, id key, w wish, g mailgrant.Grant) 
 	}
 	c := newCached(mailgrant.Token{Value: mailgrant.NewSecret(h.Token), Type: "Bearer", Expires: expires, Resource: id.resource, Scopes: h.Scopes}, g.Registration, h.Made)
 	now := k.Now()
-	if !now.Before(c.hard) || w.early && !now.Before(c.soft) || w.fresh && c.token.Value == w.refused {
+	if !now.Before(c.hard) || w.early && !now.Before(c.soft) || w.fresh && c.token.Value == w.refused || w.scheduled && now.Sub(c.made) >= floor {
 		return mailgrant.Token{}, false
 	}
 	k.cache.put(id, c)
@@ -244,9 +271,8 @@ type handover struct {
 
 // refresh asks the provider. We hold the lease.
 func (k *Keeper) refresh(ctx context.Context, id key, g mailgrant.Grant, gt *gate) (mailgrant.Token, error) {
-	g, err := k.rescue(ctx, g, gt)
-	if err != nil {
-		return mailgrant.Token{}, err
+	if gt.unsaved != nil {
+		return k.rescue(ctx, id, g, gt)
 	}
 	s, err := k.situation(ctx, g)
 	if err == nil {
@@ -258,30 +284,32 @@ func (k *Keeper) refresh(ctx context.Context, id key, g mailgrant.Grant, gt *gat
 	}
 	a, used, err := k.ask(ctx, s, id.resource)
 	if err != nil {
-		err = k.refused(ctx, id, g, err)
-		gt.failed(k.Now(), g.Generation, err)
-		return mailgrant.Token{}, err
+		return mailgrant.Token{}, k.refused(ctx, id, g, gt, err)
 	}
 	return k.keep(ctx, id, s, a, used, gt)
 }
 
-// rescue writes what a refresh before this one brought and the database did not
-// take: that refresh token may be the only one that works.
-func (k *Keeper) rescue(ctx context.Context, g mailgrant.Grant, gt *gate) (mailgrant.Grant, error) {
-	if gt.unsaved == nil {
-		return g, nil
-	}
-	r := *gt.unsaved
+// rescue writes what a refresh before this one brought, before anything else is
+// tried. It ends with a conflict, so that we begin anew on the grant as it then is.
+func (k *Keeper) rescue(ctx context.Context, id key, g mailgrant.Grant, gt *gate) (mailgrant.Token, error) {
+	u := gt.unsaved
 	gt.unsaved = nil
-	if r.Generation != g.Generation {
-		return g, nil // somebody consented meanwhile
+	k.owed.Delete(u.id)
+	if u.renewal.Generation != g.Generation { // somebody consented meanwhile
+		k.release(ctx, id, true)
+		return mailgrant.Token{}, superseded(nil)
 	}
-	if err := k.Store.RenewGrant(ctx, r); err != nil {
-		gt.unsaved = &r
-		return g, err
+	if err := k.save(ctx, u, gt); err != nil {
+		return mailgrant.Token{}, err
 	}
-	g, _, err := k.Store.LeaseGrant(ctx, g.Org, g.ID, k.Node, k.Now().Add(leaseFor))
-	return g, err
+	if u.id == id && k.Now().Before(u.token.hard) {
+		return u.token.token, nil
+	}
+	return mailgrant.Token{}, superseded(nil)
+}
+
+func superseded(err error) error {
+	return mailgrant.Errorf(mailgrant.Conflict, err, "another result counts").Fix("try again")
 }
 
 // covers says whether the grant was made for this: under this form of its
@@ -335,9 +363,10 @@ func (k *Keeper) ask(ctx context.Context, s situation, resource string) (a oauth
 }
 
 // graceful says whether the token before the present one may be tried: the
-// provider gave us a new one a short time ago and already refuses it.
+// provider gave us a new one a short time ago and already refuses it, without a
+// reason that would hold for both.
 func (k *Keeper) graceful(g mailgrant.Grant, err error) bool {
-	return oauth.CodeOf(err) == "invalid_grant" && g.State == mailgrant.GrantActive && len(g.SealedPrev) > 0 &&
+	return oauth.CodeOf(err) == "invalid_grant" && !oauth.Revoked(err) && g.State == mailgrant.GrantActive && len(g.SealedPrev) > 0 &&
 		g.LastRefresh != nil && k.Now().Sub(*g.LastRefresh) < graceFor
 }
 
@@ -345,30 +374,52 @@ func (k *Keeper) graceful(g mailgrant.Grant, err error) bool {
 func (k *Keeper) keep(ctx context.Context, id key, s situation, a oauth.Answer, used mailgrant.Secret, gt *gate) (mailgrant.Token, error) {
 	g, now := s.grant, k.Now()
 	if err := sameSubject(g, a); err != nil {
-		return mailgrant.Token{}, k.lapse(ctx, id, g, err)
+		return mailgrant.Token{}, k.lapse(ctx, id, g, gt, err)
 	}
 	c := newCached(a.Token(id.resource), g.Registration, now)
-	r := store.Renewal{Grant: g.ID, Org: g.Org, Node: k.Node, Generation: g.Generation, At: now, Expires: a.Expires, Next: k.next(s, now)}
+	r, err := k.result(id, s, a, used, c)
+	if err != nil {
+		k.release(ctx, id, true)
+		return mailgrant.Token{}, err
+	}
+	err = k.save(ctx, &unsaved{renewal: r, id: id, token: c}, gt)
+	if isCode(err, mailgrant.Conflict) || isCode(err, mailgrant.NotFound) {
+		k.orphaned(ctx, s, a)
+	}
+	if err != nil {
+		return mailgrant.Token{}, err
+	}
+	if g.State != mailgrant.GrantActive {
+		k.Changed(g.Org, g.ID)
+	}
+	k.Log.Debug("refreshed", "grant", g.ID, "resource", id.resource, "expires", a.Expires)
+	return c.token, nil
+}
+
+// result is what a refresh brought as the store keeps it.
+func (k *Keeper) result(id key, s situation, a oauth.Answer, used mailgrant.Secret, c *cached) (r store.Renewal, err error) {
+	g := s.grant
+	r = store.Renewal{Grant: g.ID, Org: g.Org, Node: k.Node, Generation: g.Generation, At: c.made, Expires: a.Expires, Next: k.next(s, c.made)}
 	if a.ScopesTold() && g.Flow != mailgrant.FlowApp {
 		r.Scopes = mergeScopes(g.ScopesGranted, s.plan.Tokens[id.resource], a.Scopes)
 	}
-	var err error
-	if r.Sealed, err = k.sealRefresh(g, a, used); err != nil {
-		return mailgrant.Token{}, err
+	if r.Sealed, err = k.sealRefresh(g, a, used); err != nil || !k.Store.Clustered() {
+		return r, err
 	}
-	if k.Store.Clustered() {
-		h, err := k.sealHandover(id, c)
-		if err != nil {
-			return mailgrant.Token{}, err
-		}
-		r.Handover = []store.Handover{h}
+	h, err := k.sealHandover(id, c)
+	r.Handover = []store.Handover{h}
+	return r, err
+}
+
+// orphaned ends the refresh token of a grant that was disconnected while it was
+// refreshed: nobody knows it but us, and nobody ever would. Where something else
+// counts, the token may belong to what counts, and stays.
+func (k *Keeper) orphaned(ctx context.Context, s situation, a oauth.Answer) {
+	g, err := k.Store.Grant(ctx, s.grant.Org, s.grant.ID)
+	if err != nil && !isCode(err, mailgrant.NotFound) || err == nil && g.State != mailgrant.GrantRevoked || a.Refresh.IsZero() {
+		return
 	}
-	if err := k.save(ctx, r, gt); err != nil {
-		return mailgrant.Token{}, err
-	}
-	k.cache.put(id, c)
-	k.Log.Debug("refreshed", "grant", g.ID, "resource", id.resource, "expires", a.Expires)
-	return c.token, nil
+	k.giveBack(ctx, s, a)
 }
 
 // sealRefresh seals the refresh token to keep: a new one, or the one before the
@@ -397,34 +448,71 @@ func (k *Keeper) sealHandover(id key, c *cached) (store.Handover, error) {
 	return store.Handover{Resource: id.resource, Sealed: sealed, Expires: c.token.Expires}, err
 }
 
-// save does not give up lightly: what it holds may exist nowhere else.
-func (k *Keeper) save(ctx context.Context, r store.Renewal, gt *gate) error {
+// save does not give up lightly: what it holds may exist nowhere else. A lease that
+// ended meanwhile is taken again; only a grant that has gone on is a conflict.
+func (k *Keeper) save(ctx context.Context, u *unsaved, gt *gate) error {
+	r := u.renewal
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := k.Store.RenewGrant(ctx, r)
-		if err == nil || isCode(err, mailgrant.Conflict) || isCode(err, mailgrant.NotFound) {
-			return err // fenced out: another result counts
+		if isCode(err, mailgrant.Conflict) {
+			err = k.leaseAgain(ctx, r)
+			if err == nil {
+				continue
+			}
+		}
+		switch {
+		case err == nil:
+			u.token.made = k.Now() // newer than what the event log says of it
+			k.cache.put(u.id, u.token)
+			return nil
+		case isCode(err, mailgrant.Conflict), isCode(err, mailgrant.NotFound):
+			return err
 		}
 		k.Log.Error("a renewed grant is not saved yet", "grant", r.Grant, "err", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			gt.unsaved = &r
+			gt.unsaved = u
+			k.owed.Store(u.id, true)
 			return err
 		}
 	}
 }
 
+// leaseAgain takes the lease once more, as long as the grant is what it was.
+func (k *Keeper) leaseAgain(ctx context.Context, r store.Renewal) error {
+	g, held, err := k.Store.LeaseGrant(ctx, r.Org, r.Grant, r.Node, k.Now().Add(leaseFor))
+	switch {
+	case err != nil:
+		return err
+	case g.Generation != r.Generation:
+		if held {
+			k.release(ctx, key{r.Org, r.Grant, ""}, true)
+		}
+		return superseded(nil) // fenced out
+	case !held:
+		return mailgrant.Errorf(mailgrant.Unavailable, nil, "another node holds the grant").Fix("try again in a moment")
+	}
+	return nil
+}
+
 // refused notes a failure where it belongs: on the grant, or nowhere but here.
-func (k *Keeper) refused(ctx context.Context, id key, g mailgrant.Grant, err error) error {
+// What was found out without asking the provider needs no rest.
+func (k *Keeper) refused(ctx context.Context, id key, g mailgrant.Grant, gt *gate, err error) error {
 	if s := oauth.SortOf(err); s == oauth.NeedsOwner || s == oauth.NeedsAdmin {
-		return k.lapse(ctx, id, g, err)
+		return k.lapse(ctx, id, g, gt, err)
 	}
 	if f := mailgrant.AsError(err).Finding; f != nil {
 		if err := k.Store.NoteGrant(ctx, id.org, id.grant, f, nil); err != nil {
 			k.Log.Warn("a finding is not kept", "grant", id.grant, "err", err)
 		}
 	}
-	k.restTogether(ctx, id, floor)
+	if !oauth.Asked(err) {
+		k.release(ctx, id, true)
+		return err
+	}
+	gt.failed(k.Now(), g.Generation, err)
+	k.restTogether(ctx, id, gt.until.Sub(k.Now()))
 	return err
 }
 
@@ -440,19 +528,21 @@ func (k *Keeper) restTogether(ctx context.Context, id key, d time.Duration) {
 }
 
 // lapse says that a person must act. The refresh token stays where it is.
-func (k *Keeper) lapse(ctx context.Context, id key, g mailgrant.Grant, err error) error {
+func (k *Keeper) lapse(ctx context.Context, id key, g mailgrant.Grant, gt *gate, err error) error {
 	f := mailgrant.AsError(err).Finding
 	if f == nil {
 		f = &mailgrant.Finding{}
 	}
+	gt.failed(k.Now(), g.Generation, err)
 	if err := k.Store.LapseGrant(ctx, g.Org, g.ID, k.Node, g.Generation, *f); err != nil {
 		k.release(ctx, id, true)
 		return err
 	}
 	k.Log.Warn("a grant lapsed", "grant", g.ID, "mailbox", g.Mailbox, "cause", f.Cause)
-	k.cache.drop(func(id key, _ *cached) bool { return id.grant == g.ID })
+	k.cache.dropGrant(g.ID, all)
+	k.Changed(g.Org, g.ID)
 	if k.Store.Clustered() {
-		k.restTogether(ctx, id, restMax)
+		k.restTogether(ctx, id, gt.until.Sub(k.Now()))
 	}
 	return lapsed(g, f, err)
 }
@@ -472,10 +562,15 @@ func (k *Keeper) next(s situation, now time.Time) time.Time {
 // sameSubject notices a refresh that came back with somebody else. R-ID1.
 func sameSubject(g mailgrant.Grant, a oauth.Answer) error {
 	t, ok := oauth.Peek(a.IDToken)
-	if !ok || g.Subject.Subject == "" || t.Subject == g.Subject.Subject {
+	if !ok || g.Subject.Subject == "" || t.Subject == g.Subject.Subject && sameIssuer(t.Issuer, g.Subject.Issuer) {
 		return nil
 	}
 	return foreignToken(g)
+}
+
+// sameIssuer compares as plain text; Google is known to leave the scheme out.
+func sameIssuer(a, b string) bool {
+	return strings.TrimPrefix(a, "https://") == strings.TrimPrefix(b, "https://")
 }
 
 // mergeScopes replaces those of one resource by what was granted now.
@@ -494,12 +589,15 @@ func mergeScopes(have, asked, granted []string) []string {
 	return list
 }
 
-// Renew refreshes a grant now, for all its resources, and gives it as it stands.
+// Renew refreshes a grant now, for all its resources, and gives it as it stands. A
+// person asks for it, and so it does not wait for the end of a rest.
 func (k *Keeper) Renew(ctx context.Context, org, grant mailgrant.ID) (mailgrant.Grant, error) {
 	g, err := k.Store.Grant(ctx, org, grant)
 	if err != nil {
 		return g, err
 	}
+	k.reopen(grant)
+	k.rests.Delete(g.Registration)
 	_, plan, err := k.plan(ctx, g)
 	if err != nil {
 		return g, err

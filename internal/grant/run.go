@@ -16,16 +16,15 @@ const (
 	dueTogether = 4               // refreshed side by side
 	tellEvery   = 15              // minutes: how exact the time of last use is
 	watchEvery  = 2 * time.Second // for what other nodes changed
+	hearAtOnce  = 500             // events read in one look
 )
 
-// Run refreshes idle grants on schedule, keeps the time of last use, and in a
-// cluster hears what other nodes changed. When ctx ends it waits for refreshes
+// Run refreshes idle grants on schedule, keeps the time of last use, and hears
+// what the rooms around it and other nodes changed. When ctx ends it waits for refreshes
 // under way: what they bring must reach the store.
 func (k *Keeper) Run(ctx context.Context) error {
 	defer k.Wait()
-	if k.Store.Clustered() {
-		k.work.Go(func() { k.watch(ctx) })
-	}
+	k.work.Go(func() { k.watch(ctx) })
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -34,10 +33,23 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.tellUse(context.WithoutCancel(ctx), true)
 			return nil
 		case <-tick.C:
+			k.settle(ctx)
 			k.refreshDue(ctx)
 			k.tellUse(ctx, false)
+			now := k.Now()
+			k.cache.drop(func(_ key, c *cached) bool { return !now.Before(c.token.Expires) })
 		}
 	}
+}
+
+// settle tries again to keep what refreshes brought while the store was away.
+func (k *Keeper) settle(ctx context.Context) {
+	k.owed.Range(func(id, _ any) bool {
+		if _, err := k.obtain(ctx, id.(key), wish{scheduled: true}); err != nil {
+			k.Log.Warn("a renewed grant is still not saved", "grant", id.(key).grant, "err", err)
+		}
+		return ctx.Err() == nil
+	})
 }
 
 // refreshDue renews grants that nobody has used for so long that the provider
@@ -90,18 +102,23 @@ func (k *Keeper) tellUse(ctx context.Context, all bool) {
 var changes = []string{"grant.revoked", "grant.lapsed", "grant.deleted", "grant.changed", "grant.active",
 	"registration.changed", "registration.deleted", "credential.created", "credential.deleted"}
 
-// watch drops tokens that another node's change made wrong: a grant that is
-// revoked there stops working here within seconds.
+// watch drops tokens that a change made wrong, wherever it was made: a grant that
+// is revoked on one node stops working on the others within seconds, and a
+// registration that was changed is not silently used. R103.
 func (k *Keeper) watch(ctx context.Context) {
 	added, stop := k.Store.WatchEvents()
 	defer stop()
+	var again <-chan time.Time
 	cursors := map[mailgrant.ID]int64{}
 	for {
+		if k.Store.Clustered() { // a wake-up from another node may be lost
+			again = time.After(watchEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-added:
-		case <-time.After(watchEvery):
+		case <-again:
 		}
 		for org, grants := range k.cachedByOrg() {
 			if err := k.hear(ctx, org, grants, cursors); err != nil && ctx.Err() == nil {
@@ -111,7 +128,7 @@ func (k *Keeper) watch(ctx context.Context) {
 		select { // many events are one look
 		case <-ctx.Done():
 			return
-		case <-time.After(watchEvery / 4):
+		case <-time.After(watchEvery / 8):
 		}
 	}
 }
@@ -138,31 +155,66 @@ func (k *Keeper) hear(ctx context.Context, org mailgrant.ID, grants map[mailgran
 		}
 		cursors[org] = last
 		for id := range grants {
-			if g, err := k.Store.Grant(ctx, org, id); isCode(err, mailgrant.NotFound) || err == nil && g.State != mailgrant.GrantActive {
+			if ok, err := k.stands(ctx, org, id); err == nil && !ok {
 				k.forget(id)
 			}
 		}
 		return nil
 	}
-	events, err := k.Store.Events(ctx, org, store.EventFilter{After: after, Limit: 500, Kinds: changes})
-	if err != nil {
-		return err
+	for {
+		events, err := k.Store.Events(ctx, org, store.EventFilter{After: after, Limit: hearAtOnce, Kinds: changes})
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			after, cursors[org] = e.Seq, e.Seq
+			k.heard(ctx, e)
+		}
+		if len(events) < hearAtOnce {
+			return nil
+		}
 	}
-	for _, e := range events {
-		cursors[org] = e.Seq
-		k.heard(e)
-	}
-	return nil
 }
 
-func (k *Keeper) heard(e mailgrant.Event) {
+// stands says whether a grant may give tokens as far as the store knows.
+func (k *Keeper) stands(ctx context.Context, org, grant mailgrant.ID) (bool, error) {
+	g, err := k.Store.Grant(ctx, org, grant)
+	if isCode(err, mailgrant.NotFound) {
+		return false, nil
+	}
+	if err != nil || g.State != mailgrant.GrantActive {
+		return false, err
+	}
+	r, err := k.Store.Registration(ctx, org, g.Registration)
+	return err == nil && !r.Disabled && r.Signature() == g.Signature, err
+}
+
+// sameAsBefore says whether a change of a registration, such as of its name, leaves
+// its tokens right.
+func (k *Keeper) sameAsBefore(ctx context.Context, e mailgrant.Event) bool {
+	r, err := k.Store.Registration(ctx, e.Org, e.Subject)
+	if err != nil || r.Disabled {
+		return false
+	}
+	_, same := k.settings.get(r)
+	return same
+}
+
+func (k *Keeper) heard(ctx context.Context, e mailgrant.Event) {
 	switch e.Kind {
-	case "registration.changed", "registration.deleted":
+	case "registration.changed":
+		if !k.sameAsBefore(ctx, e) {
+			k.forgetRegistration(e.Subject)
+		}
+	case "registration.deleted":
 		k.forgetRegistration(e.Subject)
 	case "credential.created", "credential.deleted":
 		k.rests.Clear() // rare, and the event does not name the registration
 	case "grant.active": // ours from that consent is newer than the event
-		k.cache.drop(func(id key, c *cached) bool { return id.grant == e.Subject && c.made.Before(e.At) })
+		k.cache.dropGrant(e.Subject, func(c *cached) bool { return c.made.Before(e.At) })
+		k.reopen(e.Subject)
+	case "grant.lapsed": // whoever found that out rests, and so do we
+		k.cache.dropGrant(e.Subject, all)
 	default:
 		k.forget(e.Subject)
 	}

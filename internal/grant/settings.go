@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
 )
@@ -13,14 +15,20 @@ import (
 // again. Entra and others let their documents be kept for a day.
 const settingsLife = 24 * time.Hour
 
+// settingsRest is how long a provider is left in peace whose document cannot be
+// read and of whom we know nothing yet.
+const settingsRest = 5 * time.Second
+
 // settingsCache keeps resolved settings by registration and what they were made of.
 type settingsCache struct {
-	mu sync.Mutex
-	m  map[mailgrant.ID]resolved
+	flights singleflight.Group
+	mu      sync.Mutex
+	m       map[mailgrant.ID]resolved
 }
 
 type resolved struct {
 	set  provider.Settings
+	err  error  // why there are none
 	of   string // signature of the registration
 	when time.Time
 }
@@ -32,13 +40,13 @@ func (c *settingsCache) get(r mailgrant.Registration) (resolved, bool) {
 	return v, ok && v.of == r.Signature()
 }
 
-func (c *settingsCache) put(r mailgrant.Registration, set provider.Settings, now time.Time) {
+func (c *settingsCache) put(r mailgrant.Registration, set provider.Settings, err error, when time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.m == nil {
 		c.m = map[mailgrant.ID]resolved{}
 	}
-	c.m[r.ID] = resolved{set, r.Signature(), now}
+	c.m[r.ID] = resolved{set, err, r.Signature(), when}
 }
 
 func (c *settingsCache) drop(id mailgrant.ID) {
@@ -60,20 +68,38 @@ func (k *Keeper) Settings(ctx context.Context, org, registration mailgrant.ID) (
 // document cannot be read or has turned bad.
 func (k *Keeper) resolve(ctx context.Context, r mailgrant.Registration) (provider.Settings, error) {
 	have, ok := k.settings.get(r)
-	if ok && (have.set.Discovery == "none" || k.Now().Sub(have.when) < settingsLife) {
+	switch age := k.Now().Sub(have.when); {
+	case ok && have.err != nil && age < settingsRest:
+		return have.set, have.err
+	case ok && have.err == nil && (have.set.Discovery == "none" || age < settingsLife):
 		return have.set, nil
 	}
-	set, err := provider.Resolve(ctx, r, k.HTTP(r))
-	if err != nil {
-		if ok {
-			k.Log.Warn("provider metadata is not renewed", "registration", r.ID, "err", err)
-			k.settings.put(r, have.set, k.Now().Add(time.Hour-settingsLife))
-			return have.set, nil
-		}
-		return set, err
+	done := k.settings.flights.DoChan(string(r.ID)+r.Signature(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveWithin)
+		defer cancel()
+		return k.lookUp(ctx, r, have, ok && have.err == nil)
+	})
+	select {
+	case v := <-done:
+		return v.Val.(provider.Settings), v.Err
+	case <-ctx.Done():
+		return provider.Settings{}, mailgrant.Errorf(mailgrant.Unavailable, ctx.Err(), "the provider's metadata did not come in time").Fix("try again in a moment")
 	}
-	k.settings.put(r, set, k.Now())
-	return set, nil
+}
+
+// resolveWithin bounds one look-up: a tenant's document and the metadata.
+const resolveWithin = 40 * time.Second
+
+// lookUp resolves once for all who wait. have are the settings so far, if good.
+func (k *Keeper) lookUp(ctx context.Context, r mailgrant.Registration, have resolved, good bool) (provider.Settings, error) {
+	set, err := provider.Resolve(ctx, r, k.HTTP(r))
+	if err != nil && good {
+		k.Log.Warn("provider metadata is not renewed", "registration", r.ID, "err", err)
+		k.settings.put(r, have.set, nil, k.Now().Add(time.Hour-settingsLife))
+		return have.set, nil
+	}
+	k.settings.put(r, set, err, k.Now())
+	return set, err
 }
 
 // A situation is a grant with everything around it.

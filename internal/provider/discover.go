@@ -63,17 +63,24 @@ func fetchMetadata(ctx context.Context, client *http.Client, issuer, kind string
 	if kind == "rfc8414" {
 		addresses = addresses[1:]
 	}
-	var m metadata
 	var err error
 	for _, a := range addresses {
+		var m metadata // nothing of a document that was refused may stay
 		if err = fetchDocument(ctx, client, a, &m); err == nil {
 			return m, nil
 		}
-		if !errors.Is(err, errAbsent) {
+		if !absent(err) {
 			break
 		}
 	}
-	return m, discoveryFailed(issuer, err)
+	return metadata{}, discoveryFailed(issuer, err)
+}
+
+// absent says whether the document is not there, or not for us: then it may be at
+// another address, and it will not come by waiting.
+func absent(err error) bool {
+	var refused *refusedDocument
+	return errors.Is(err, errAbsent) || errors.As(err, &refused)
 }
 
 // oidcAddress appends the path (Discovery 1.0 section 4.1), rfc8414Address puts
@@ -95,7 +102,9 @@ func fetchDocument(ctx context.Context, client *http.Client, address string, int
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "mailgrant")
-	res, err := client.Do(req)
+	direct := *client // whatever the caller's client does with redirects
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	res, err := direct.Do(req)
 	if err != nil {
 		return err
 	}
@@ -103,9 +112,10 @@ func fetchDocument(ctx context.Context, client *http.Client, address string, int
 	switch {
 	case res.StatusCode == http.StatusNotFound, res.StatusCode == http.StatusGone:
 		return fmt.Errorf("%s: %w", address, errAbsent)
-	case res.StatusCode == http.StatusBadRequest:
-		b, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-		return &refusedDocument{status: res.StatusCode, body: string(b)}
+	case res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests && res.StatusCode != http.StatusRequestTimeout:
+		return &refusedDocument{status: res.StatusCode}
+	case res.StatusCode/100 == 3:
+		return fmt.Errorf("%s leads elsewhere, which is not followed: %w", address, errAbsent)
 	case res.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s answers %d", address, res.StatusCode)
 	}
@@ -126,16 +136,13 @@ func parseMetadata(b []byte, into any) error {
 	return nil
 }
 
-// refusedDocument is a 400: Entra says so that it knows no such tenant.
-type refusedDocument struct {
-	status int
-	body   string
-}
+// refusedDocument is a 4xx: Entra says so that it knows no such tenant.
+type refusedDocument struct{ status int }
 
 func (e *refusedDocument) Error() string { return fmt.Sprintf("the server answers %d", e.status) }
 
 func discoveryFailed(issuer string, err error) error {
-	if errors.Is(err, errAbsent) {
+	if absent(err) {
 		return mailgrant.Errorf(mailgrant.Misset, err, "%.200s publishes no provider metadata", issuer).
 			Fix("check the issuer's spelling; if the provider has none, set authorization_endpoint and token_endpoint in the overrides").At("issuer")
 	}
@@ -201,11 +208,10 @@ func tenantDocument(ctx context.Context, client *http.Client, loginURL, domain s
 	var m metadata
 	address := strings.TrimSuffix(loginURL, "/") + "/" + url.PathEscape(domain) + "/v2.0/.well-known/openid-configuration"
 	err := fetchDocument(ctx, client, address, &m)
-	var refused *refusedDocument
 	switch {
 	case err == nil:
 		return m, nil
-	case errors.As(err, &refused), errors.Is(err, errAbsent):
+	case absent(err):
 		return m, mailgrant.Errorf(mailgrant.Misset, err, "Microsoft knows no organization with the domain %s", domain).
 			Fix("check the spelling, or enter the Directory (tenant) ID").At("tenant")
 	}

@@ -49,14 +49,14 @@ func FindProvider(ctx context.Context, address string, f Finder) (Guess, error) 
 		g.Reason = "addresses in " + domain + " belong to " + t.Name
 		return g, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, findWithin)
+	within, cancel := context.WithTimeout(ctx, findWithin)
 	defer cancel()
 	tenant := make(chan Guess, 1)
-	go func() { tenant <- f.tenant(ctx, domain) }()
-	mx, ok := f.byMX(ctx, domain, &g)
+	go func() { tenant <- f.tenant(within, domain) }()
+	mx, ok := f.byMX(within, domain, &g)
 	t := <-tenant
 	g.Tenant, g.Cloud = t.Tenant, t.Cloud
-	return conclude(g, mx, ok), ctx.Err()
+	return conclude(g, mx, ok), ctx.Err() // what one was too slow to say, the other may know
 }
 
 // conclude weighs what was found: mail servers say who keeps the mail, a tenant

@@ -32,7 +32,12 @@ func (s Settings) Repair(text string) (scopes, notes []string, err error) {
 		scope, n := longest(known, tokens[i:])
 		written := strings.Join(tokens[i:i+max(n, 1)], " ")
 		if n == 0 {
-			if scope, err = s.verbatim(tokens[i]); err != nil {
+			if torn, ok := s.apart(known, tokens[i]); ok {
+				notes = append(notes, written+" was read as "+strings.Join(torn, " "))
+				tokens = slices.Replace(tokens, i, i+1, torn...)
+				continue
+			}
+			if scope, err = s.understood(known, tokens[i]); err != nil {
 				return nil, nil, err
 			}
 			n = 1
@@ -105,6 +110,58 @@ func squeeze(s string) string {
 		}
 		return -1
 	}, s)
+}
+
+// apart takes known scopes asunder that were pasted without blanks between them.
+// A provider of whom we know little may have a scope that only looks like two.
+func (s Settings) apart(known map[string]string, token string) ([]string, bool) {
+	if !s.Microsoft() && strings.Count(token, "://") < 2 {
+		return nil, false
+	}
+	var list []string
+	for rest := squeeze(token); rest != ""; {
+		found := ""
+		for spelling := range known {
+			if len(spelling) > len(found) && strings.HasPrefix(rest, spelling) {
+				found = spelling
+			}
+		}
+		if found == "" {
+			return nil, false
+		}
+		list, rest = append(list, known[found]), rest[len(found):]
+	}
+	return list, len(list) > 1
+}
+
+// understood takes a scope that no spelling fits. One that stands under another of
+// the provider's addresses is moved to its own: the portal lists the permissions
+// of SMTP and IMAP under Graph, but a token request must name Outlook.
+func (s Settings) understood(known map[string]string, token string) (string, error) {
+	i := strings.LastIndexByte(token, '/')
+	name := squeeze(token[i+1:])
+	if right := known[name]; i > 0 && right != "" && strings.Contains(right, "://") && s.hosted(token) {
+		return right, nil
+	}
+	for c, role := range s.AdminRoles {
+		if name == squeeze(role) && known[name] == "" {
+			return "", mailgrant.Errorf(mailgrant.Invalid, nil, "%s is a permission of the app itself, not of a person", role).
+				Fix("take it out: a person's consent for %s needs no more than the capability; or let the app act as itself", c).At("scopes_extra")
+		}
+	}
+	return s.verbatim(token)
+}
+
+// hosted says whether a scope stands under an address of the provider.
+func (s Settings) hosted(scope string) bool {
+	for _, hosts := range s.ResourceHosts {
+		for _, host := range hosts {
+			if strings.HasPrefix(strings.ToLower(scope), strings.ToLower(host)+"/") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // verbatim takes a scope the template does not know, as long as it can be one:

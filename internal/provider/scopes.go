@@ -57,12 +57,15 @@ func (b *builder) forPerson() error {
 		for _, scope := range b.scopesOf(c) {
 			b.add(b.resource(c), scope)
 		}
-		if len(b.scopesOf(c)) == 0 && b.resource(c) != "" {
+		if len(b.scopesOf(c)) == 0 && c != mailgrant.CanSignIn {
 			b.open(b.resource(c))
 		}
 	}
 	if err := b.extras(); err != nil {
 		return err
+	}
+	if len(b.plan.Resources) == 0 && slices.Contains(b.ask.Capabilities, mailgrant.CanSignIn) {
+		b.open(b.resource(mailgrant.CanSignIn)) // any token says who it is; only alone does it need one of its own
 	}
 	b.leave()
 	b.dropCovered()

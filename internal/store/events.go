@@ -89,9 +89,13 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 	})
 }
 
-// LastEvent is the cursor of the newest event.
+// LastEvent is the cursor of the newest event that is shown.
 func (s *Store) LastEvent(ctx context.Context, org mailgrant.ID) (int64, error) {
-	return one[int64](ctx, s.eng, "SELECT COALESCE(MAX(seq), 0) FROM events WHERE org = ?", string(org))
+	q := "SELECT COALESCE(MAX(seq), 0) FROM events WHERE org = ?"
+	if s.Clustered() {
+		q += " AND tx < pg_snapshot_xmin(pg_current_snapshot())"
+	}
+	return one[int64](ctx, s.eng, q, string(org))
 }
 
 // WatchEvents gives a channel on which something comes when events were added,
@@ -108,8 +112,17 @@ func (s *Store) WatchEvents() (added <-chan struct{}, stop func()) {
 	}
 }
 
-// told wakes those who watch.
+// told wakes those who watch, here and on the other nodes.
 func (s *Store) told() {
+	s.wake()
+	select {
+	case s.tell <- struct{}{}: // nil over SQLite
+	default:
+	}
+}
+
+// wake wakes those who watch here.
+func (s *Store) wake() {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
 	for ch := range s.watch {
@@ -128,6 +141,8 @@ const pgChannel = "mailgrant"
 func (s *Store) listenEvents(e *pgEngine) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.listen = cancel
+	s.tell = make(chan struct{}, 1)
+	s.wg.Go(func() { s.tellOthers(ctx, e) })
 	s.wg.Go(func() {
 		for ctx.Err() == nil {
 			err := s.listenOnce(ctx, e)
@@ -152,7 +167,10 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 	if _, err := raw.Exec(ctx, "LISTEN "+pgChannel); err != nil {
 		return err
 	}
-	s.told()
+	s.wake()
+	if all := s.lanes.Load(); all != nil {
+		(*all)("", "") // what was said while nobody listened
+	}
 	for {
 		n, err := raw.WaitForNotification(ctx)
 		if err != nil {
@@ -164,11 +182,44 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 			}
 			continue
 		}
-		s.told()
+		s.wake()
 	}
 }
 
-// OnLane has f called when another node accepted a submission for a lane.
+// tellEvery is how often a node tells the others of new events at most: a
+// notification locks the whole server for the moment of its commit.
+const tellEvery = 100 * time.Millisecond
+
+// tellOthers tells the other nodes of new events.
+func (s *Store) tellOthers(ctx context.Context, e *pgEngine) {
+	for {
+		select {
+		case <-s.tell:
+		case <-ctx.Done():
+			return
+		}
+		if _, err := e.exec(ctx, "SELECT pg_notify('"+pgChannel+"', 'events')"); err != nil && ctx.Err() == nil {
+			s.log.Warn("telling the other nodes of events", "err", err)
+		}
+		select {
+		case <-time.After(tellEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// WakeLane has the node look that owns a lane.
+func (s *Store) WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error {
+	if !s.Clustered() {
+		return nil
+	}
+	_, err := s.do(ctx, wakeLane(org, mailbox))
+	return err
+}
+
+// OnLane has f called when another node accepted a submission for a lane, and
+// without one when all should be looked at.
 func (s *Store) OnLane(f func(org, mailbox mailgrant.ID)) { s.lanes.Store(&f) }
 
 // wakeLane tells the other nodes of new work; nothing on SQLite.

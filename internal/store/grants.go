@@ -132,6 +132,9 @@ func (s *Store) CompleteConsent(ctx context.Context, g mailgrant.Grant) error {
 			return err
 		}
 		for _, m := range held {
+			if m.Hold != nil && m.Hold.ProbeAt.After(now.Add(neverProbes)) { // of a restore: only a person ends it
+				continue
+			}
 			if err := s.resume(ctx, q, m.Org, m.ID); err != nil {
 				return err
 			}
@@ -231,10 +234,12 @@ func (s *Store) LapseGrant(ctx context.Context, org, id, node mailgrant.ID, gene
 	})
 }
 
-// NoteGrant keeps the last finding (nil: none) and, when given, the last use.
+// NoteGrant keeps the last finding and the last use, each where it is given.
 func (s *Store) NoteGrant(ctx context.Context, org, id mailgrant.ID, f *mailgrant.Finding, lastUse *time.Time) error {
-	n, err := s.do(ctx, stmt{"UPDATE grants SET finding = ?, last_use = CASE WHEN ? > last_use THEN ? ELSE last_use END WHERE org = ? AND id = ?",
-		[]any{optional(f), microsOf(lastUse), microsOf(lastUse), string(org), string(id)}})
+	text := optional(f)
+	n, err := s.do(ctx, stmt{`UPDATE grants SET finding = CASE WHEN ? <> '' THEN ? ELSE finding END,
+		last_use = CASE WHEN ? > last_use THEN ? ELSE last_use END WHERE org = ? AND id = ?`,
+		[]any{text, text, microsOf(lastUse), microsOf(lastUse), string(org), string(id)}})
 	return written(n, err, "grant", id)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func parseAnswer(body []byte, now time.Time, life time.Duration) (Answer, *refus
 	if err != nil {
 		return Answer{}, nil, err
 	}
-	if _, bad := m["error"]; bad {
+	if bad, ok := m["error"]; ok && string(bad) != "null" {
 		r := parseRefusal(body)
 		return Answer{}, &r, nil
 	}
@@ -55,12 +56,7 @@ func parseAnswer(body []byte, now time.Time, life time.Duration) (Answer, *refus
 	a := Answer{Access: f.token("access_token"), Refresh: f.token("refresh_token"), IDToken: f.token("id_token"), Type: f.text("token_type")}
 	a.Life = f.seconds("expires_in", life)
 	a.Expires = now.Add(a.Life)
-	if raw, ok := m["scope"]; ok && string(raw) != "null" {
-		a.Scopes = strings.FieldsFunc(f.text("scope"), func(r rune) bool { return r == ' ' || r == ',' })
-		if a.Scopes == nil {
-			a.Scopes = []string{}
-		}
-	}
+	a.Scopes = f.scopes("scope")
 	switch {
 	case f.err != nil:
 		return Answer{}, nil, f.err
@@ -98,7 +94,7 @@ func object(body []byte) (map[string]json.RawMessage, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, fmt.Errorf("it is not JSON: %w", err)
 	}
-	if d.More() {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows the JSON object")
 	}
 	return m, nil
@@ -141,6 +137,28 @@ func (f *fields) token(name string) mailgrant.Secret {
 		}
 	}
 	return mailgrant.NewSecret(s)
+}
+
+// scopes takes words in a string, or a list of them, as some providers write it;
+// nil when nothing is said.
+func (f *fields) scopes(name string) []string {
+	raw, ok := f.m[name]
+	if !ok || string(raw) == "null" {
+		return nil
+	}
+	list := []string{}
+	if json.Unmarshal(raw, &list) != nil {
+		list = splitScopes(f.text(name))
+	}
+	return list
+}
+
+func splitScopes(s string) []string {
+	list := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' })
+	if list == nil {
+		return []string{}
+	}
+	return list
 }
 
 // seconds takes a number, or a number in a string, as some providers write it.

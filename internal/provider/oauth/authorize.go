@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -131,7 +132,10 @@ func (c *Client) Device(ctx context.Context, scopes []string) (Device, error) {
 	}
 	d.Expires = c.now().Add(min(f.seconds("expires_in", deviceLife), deviceLife))
 	d.Interval = max(f.seconds("interval", deviceInterval), time.Second)
-	if f.err != nil || d.Code.IsZero() || d.UserCode == "" || !webAddress(d.VerificationURI) {
+	if f.err == nil && (d.Code.IsZero() || d.UserCode == "" || !webAddress(d.VerificationURI)) {
+		f.err = errors.New("device_code, user_code or verification_uri is missing")
+	}
+	if f.err != nil {
 		return Device{}, c.odd(step, f.err)
 	}
 	if d.Complete != "" && !webAddress(d.Complete) {

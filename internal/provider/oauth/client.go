@@ -137,7 +137,7 @@ func (c *Client) token(ctx context.Context, v url.Values) (Answer, error) {
 		return Answer{}, c.odd(asked, err)
 	}
 	if a.Scopes == nil && v.Get("scope") != "" { // unchanged: RFC 6749 section 5.1
-		a.Scopes, a.scopeAssumed = strings.FieldsFunc(v.Get("scope"), func(r rune) bool { return r == ' ' || r == ',' }), true
+		a.Scopes, a.scopeAssumed = splitScopes(v.Get("scope")), true
 	}
 	return a, nil
 }

@@ -42,7 +42,8 @@ type Claims struct {
 	UPN      string `json:"upn"`
 	Email    string `json:"email"`
 	Name     string `json:"name"`
-	Verified any    `json:"email_verified"`
+	Verified any    `json:"email_verified"` // true or "true"
+	Owned    any    `json:"xms_edov"`       // Entra: the tenant has proved the domain of email; true, "1"
 }
 
 // Verify checks an ID token: size, signature by the issuer's keys with an
@@ -112,17 +113,10 @@ func (c *Client) verify(ctx context.Context, keys *Keys, raw, access, nonce stri
 func issuerFits(s provider.Settings, issuer, tenant string) error {
 	want := s.Issuer
 	if s.IssuerRule == "entra" {
-		if !provider.IsGUID(tenant) {
-			return fmt.Errorf("its tenant %.60q is no tenant id", tenant)
+		if err := tenantFits(s.Tenant, tenant); err != nil {
+			return err
 		}
-		switch s.Tenant {
-		case "common", "organizations", "consumers":
-			want = strings.Replace(want, "/"+s.Tenant+"/", "/"+tenant+"/", 1)
-		default:
-			if !strings.EqualFold(tenant, s.Tenant) {
-				return fmt.Errorf("it comes from the tenant %s, not from %s", tenant, s.Tenant)
-			}
-		}
+		want = strings.Replace(want, "/"+s.Tenant+"/", "/"+tenant+"/", 1)
 	}
 	// Google is known to leave the scheme out.
 	if issuer != want && !(want == "https://accounts.google.com" && issuer == "accounts.google.com") {
@@ -131,15 +125,31 @@ func issuerFits(s provider.Settings, issuer, tenant string) error {
 	return nil
 }
 
+// PersonalTenant is the one tenant of all personal Microsoft accounts.
+const PersonalTenant = "9188040d-6c67-4c5b-b112-36a304b66dad"
+
+// tenantFits says whether people of a tenant may sign in where allowed is asked.
+func tenantFits(allowed, tenant string) error {
+	if !provider.IsGUID(tenant) {
+		return fmt.Errorf("its tenant %.60q is no tenant id", tenant)
+	}
+	person := strings.EqualFold(tenant, PersonalTenant)
+	switch {
+	case allowed == "common", allowed == "organizations" && !person, allowed == "consumers" && person, strings.EqualFold(tenant, allowed):
+		return nil
+	}
+	return fmt.Errorf("it comes from the tenant %s, not from %s", tenant, allowed)
+}
+
 func (c *Client) timely(t Claims) error {
 	now := c.now()
 	at := func(n int64) time.Time { return time.Unix(n, 0) }
 	switch {
-	case t.Expiry == 0:
-		return errors.New("it does not say when it ends")
+	case t.Expiry == 0 || t.Issued == 0:
+		return errors.New("it does not say from when to when it holds")
 	case now.After(at(t.Expiry).Add(clockSkew)):
 		return fmt.Errorf("it ended at %s", at(t.Expiry).UTC())
-	case t.Before != 0 && now.Add(clockSkew).Before(at(t.Before)), t.Issued != 0 && now.Add(clockSkew).Before(at(t.Issued)):
+	case t.Before != 0 && now.Add(clockSkew).Before(at(t.Before)), now.Add(clockSkew).Before(at(t.Issued)):
 		return errors.New("it is from the future: one of the clocks is wrong")
 	}
 	return nil
@@ -156,9 +166,16 @@ func Peek(raw mailgrant.Secret) (c Claims, ok bool) {
 	return c, err == nil && json.Unmarshal(b, &c) == nil
 }
 
-// Addresses are all names the claims give, best first by the template's order.
+// Addresses are the names the claims give, in the template's order. An email
+// that nobody verified is left out: whoever may write it may write anybody's.
 func (t Claims) Addresses(order []string) []string {
-	by := map[string]string{"preferred_username": t.Username, "upn": t.UPN, "email": t.Email}
+	if len(order) == 0 {
+		order = []string{"email"}
+	}
+	by := map[string]string{"preferred_username": t.Username, "upn": t.UPN}
+	if t.Verified == nil || said(t.Verified) {
+		by["email"] = t.Email
+	}
 	var list []string
 	add := func(s string) {
 		if s != "" && len(s) <= 320 && strings.Contains(s, "@") && !slices.ContainsFunc(list, func(h string) bool { return strings.EqualFold(h, s) }) {
@@ -168,10 +185,24 @@ func (t Claims) Addresses(order []string) []string {
 	for _, name := range order {
 		add(by[name])
 	}
-	for _, s := range []string{t.Username, t.UPN, t.Email} {
-		add(s)
-	}
 	return list
+}
+
+// EmailOwned says whether an Entra tenant has proved that the domain of email is
+// its own. Without it, email is whatever the tenant's administrator wrote.
+func (t Claims) EmailOwned() bool { return said(t.Owned) }
+
+// said reads a yes as providers write it.
+func said(v any) bool {
+	switch v := v.(type) {
+	case bool:
+		return v
+	case string:
+		return v == "1" || strings.EqualFold(v, "true")
+	case float64:
+		return v == 1
+	}
+	return false
 }
 
 // VerifyWithoutNonce checks an ID token that came straight from the token endpoint

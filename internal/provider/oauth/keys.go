@@ -18,7 +18,7 @@ import (
 
 const (
 	keysLive    = 24 * time.Hour
-	keysAtMost  = time.Minute // one fetch in so long, whatever a token names. R-ID2
+	keysAtMost  = time.Minute // one fetch in so long for keys we do not know. R-ID2
 	keysInASet  = 200
 	keysWaiting = totalWithin
 )
@@ -29,12 +29,15 @@ type Keys struct {
 	sets map[string]*keySet
 }
 
-// A keySet is one document, fetched when first needed.
+// A keySet is one document, fetched when first needed. Who finds the key in it
+// waits for no fetch.
 type keySet struct {
-	mu      sync.Mutex // one fetch at a time
+	fetch sync.Mutex // one at a time
+
+	mu      sync.Mutex // of what follows
 	keys    []publicKey
 	fetched time.Time
-	tried   time.Time
+	sought  time.Time // when we last looked for a key that was not there, or failed
 }
 
 // A publicKey is one entry. Entra says in it whose tokens it may sign.
@@ -73,10 +76,23 @@ func (k *keysOf) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	if len(jws.Signatures) != 1 {
 		return nil, errors.New("it must have one signature")
 	}
-	keys, err := k.load(ctx, jws.Signatures[0].Header.KeyID)
+	id := jws.Signatures[0].Header.KeyID
+	keys, err := k.load(ctx, id, false)
 	if err != nil {
 		return nil, err
 	}
+	payload, err := k.check(jws, keys)
+	if errors.Is(err, errNoKey) && id == "" { // nothing but the signature tells that the key is new
+		if keys, err = k.load(ctx, id, true); err == nil {
+			payload, err = k.check(jws, keys)
+		}
+	}
+	return payload, err
+}
+
+var errNoKey = errors.New("no key of the provider has signed it")
+
+func (k *keysOf) check(jws *jose.JSONWebSignature, keys []publicKey) ([]byte, error) {
 	for _, key := range keys {
 		payload, err := jws.Verify(key.JSONWebKey)
 		if err != nil {
@@ -84,7 +100,7 @@ func (k *keysOf) VerifySignature(ctx context.Context, raw string) ([]byte, error
 		}
 		return payload, k.signs(key, payload)
 	}
-	return nil, errors.New("no key of the provider has signed it")
+	return nil, errNoKey
 }
 
 // signs compares the issuer that Entra writes into each key.
@@ -102,35 +118,59 @@ func (k *keysOf) signs(key publicKey, payload []byte) error {
 	return nil
 }
 
-// load gives the keys with this id; an unknown one makes us look again, rarely.
-func (k *keysOf) load(ctx context.Context, id string) ([]publicKey, error) {
-	k.set.mu.Lock()
-	defer k.set.mu.Unlock()
-	now := k.client.now()
-	fits := k.set.with(id)
-	if len(fits) > 0 && now.Sub(k.set.fetched) < keysLive {
-		return fits, nil
+// load gives the keys with this id. One that we do not have, or not the right one,
+// makes us look again, rarely: a token may name any.
+func (k *keysOf) load(ctx context.Context, id string, other bool) ([]publicKey, error) {
+	if fits, settled, err := k.set.look(k.client.now(), id, other); settled {
+		return fits, err
 	}
-	if now.Sub(k.set.tried) < keysAtMost && !k.set.tried.IsZero() {
-		if len(fits) > 0 {
-			return fits, nil
-		}
-		return nil, fmt.Errorf("the provider has no key %.60q", id)
+	k.set.fetch.Lock()
+	defer k.set.fetch.Unlock()
+	if fits, settled, err := k.set.look(k.client.now(), id, other); settled { // whoever was before us has fetched
+		return fits, err
 	}
-	k.set.tried = now
 	keys, err := k.client.fetchKeys(ctx)
-	if err != nil {
-		if len(fits) > 0 { // good a day ago: better than none
-			return fits, nil
-		}
+	return k.set.take(k.client.now(), keys, err, id, other)
+}
+
+// look says what the set has, and whether that settles it without a fetch.
+func (s *keySet) look(now time.Time, id string, other bool) (fits []publicKey, settled bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fits = s.with(id)
+	switch {
+	case len(fits) > 0 && !other && now.Sub(s.fetched) < keysLive:
+		return fits, true, nil
+	case s.sought.IsZero() || now.Sub(s.sought) >= keysAtMost:
+		return nil, false, nil
+	case len(fits) > 0:
+		return fits, true, nil
+	}
+	return nil, true, noKey(id)
+}
+
+// take keeps what a fetch brought. Keys that were good a day ago are better than
+// none.
+func (s *keySet) take(now time.Time, keys []publicKey, err error, id string, other bool) ([]publicKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.keys, s.fetched = keys, now
+	}
+	fits := s.with(id)
+	if err != nil || len(fits) == 0 || other {
+		s.sought = now
+	}
+	switch {
+	case len(fits) > 0:
+		return fits, nil
+	case err != nil:
 		return nil, err
 	}
-	k.set.keys, k.set.fetched = keys, now
-	if fits = k.set.with(id); len(fits) == 0 {
-		return nil, fmt.Errorf("the provider has no key %.60q", id)
-	}
-	return fits, nil
+	return nil, noKey(id)
 }
+
+func noKey(id string) error { return fmt.Errorf("the provider has no key %.60q", id) }
 
 func (s *keySet) with(id string) []publicKey {
 	var list []publicKey

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -204,11 +205,10 @@ func (c *Client) federated() (string, error) {
 		return "", badTokenFile(c.Credential.TokenFile, err)
 	}
 	defer f.Close()
-	b := make([]byte, tokenFileMax+1)
-	n, _ := f.Read(b)
-	text := strings.TrimSpace(string(b[:n]))
-	if n > tokenFileMax || !looksLikeJWT(text) {
-		return "", badTokenFile(c.Credential.TokenFile, nil)
+	b, err := io.ReadAll(io.LimitReader(f, tokenFileMax+1))
+	text := strings.TrimSpace(string(b))
+	if err != nil || len(b) > tokenFileMax || !looksLikeJWT(text) {
+		return "", badTokenFile(c.Credential.TokenFile, err)
 	}
 	return text, nil
 }

@@ -58,6 +58,20 @@ func SortOf(err error) Sort {
 	return Transient
 }
 
+// Asked says whether err is about a request that was made: a provider's answer, or
+// the lack of one. All else was found out before, and costs the provider nothing.
+func Asked(err error) bool {
+	var s *sorted
+	return errors.As(err, &s)
+}
+
+// Revoked says whether the provider refused a refresh token and gave a reason that
+// holds for all tokens of that person: then the one before it is not worth a try.
+func Revoked(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && (r.SubError != "" && r.SubError != "bad_token" || len(r.Codes) > 0 && !slices.Contains(r.Codes, 70000))
+}
+
 // CodeOf is the OAuth error in err, "" when there is none.
 func CodeOf(err error) string {
 	var r *refusal
@@ -71,6 +85,11 @@ func CodeOf(err error) string {
 var registrationFaults = []string{"invalid_client", "unauthorized_client", "invalid_request", "invalid_scope", "invalid_target",
 	"unsupported_grant_type", "unsupported_response_type", "invalid_resource", "invalid_tenant", "invalid_redirect_uri"}
 
+// personal are causes that concern one person, whatever OAuth error they come
+// with: AADSTS50053 of a locked account may be an unauthorized_client.
+var personal = []string{"user-consent-required", "admin-consent-required", "user-disabled", "user-not-found", "mfa-required",
+	"conditional-access-blocked", "account-not-allowed-for-app", "password-changed", "sign-in-frequency"}
+
 // grantFaults end one grant.
 var grantFaults = []string{"invalid_grant", "interaction_required", "consent_required", "login_required", "access_denied",
 	"authorization_declined", "account_selection_required", "user_password_expired"}
@@ -82,7 +101,7 @@ func sortOf(r *refusal, f mailgrant.Finding) Sort {
 	case r.Status == http.StatusTooManyRequests, r.Status >= 500:
 		return Transient
 	case slices.Contains(registrationFaults, r.Code):
-		if f.Cause == "user-consent-required" || f.Cause == "admin-consent-required" { // AADSTS90008 and its like
+		if slices.Contains(personal, f.Cause) {
 			return person(f)
 		}
 		return Broken
@@ -210,8 +229,13 @@ func (c *Client) wrap(sort Sort, cause error, f mailgrant.Finding) error {
 	if message == "" {
 		message = c.Settings.Name + " gave no token"
 	}
-	if sort == Transient && f.Retry != mailgrant.RetryLater && f.Retry != mailgrant.RetryNow { // the sort is what counts here
+	switch { // the sort is what counts here
+	case sort == Transient && f.Retry != mailgrant.RetryNow:
 		f.Retry = mailgrant.RetryLater
+	case sort == Broken:
+		f.Retry = mailgrant.RetryFix
+	case sort != Transient && !f.NeedsPerson():
+		f.Retry = mailgrant.RetryReauthorize
 	}
 	return mailgrant.Errorf(code, &sorted{sort, cause}, "%s", message).With(f)
 }
