@@ -73,6 +73,7 @@ var templates = sync.OnceValue(func() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"decode": decodeWords,
 		"join":   strings.Join,
+		"time":   showTime,
 	}).ParseFS(pageFiles, "pages/layout.html"))
 	files, err := pageFiles.ReadDir("pages")
 	if err != nil {
@@ -111,7 +112,7 @@ func showPage(w http.ResponseWriter, status int, name string, p page) {
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; "+
-		"frame-src http: https:; script-src 'nonce-"+p.Nonce+"'; frame-ancestors 'none'; base-uri 'none'")
+		"frame-src http: https:; connect-src 'self'; script-src 'nonce-"+p.Nonce+"'; frame-ancestors 'none'; base-uri 'none'")
 	w.WriteHeader(status)
 	w.Write(body.Bytes())
 }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -76,5 +75,3 @@ func (x *exchange) reply(text string, args ...string) string {
 		"{HOST}", host, "{serial}", serial, "{date}", now.Format(time.RFC1123Z))
 	return strings.NewReplacer(args...).Replace(text)
 }
-
-func newQueueID() string { return strings.ToUpper(rand.Text()[:16]) }

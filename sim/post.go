@@ -45,6 +45,7 @@ type post struct {
 	all     []*Message            // oldest first
 	boxes   map[string][]*Message // by mailbox, oldest first
 	changed chan struct{}         // closed and replaced by each arrival
+	version int                   // counts arrivals
 }
 
 func newPost(s *Sim) *post {
@@ -80,9 +81,7 @@ func (s *Sim) ClearMail() {
 // what is there with an error when ctx ends before.
 func (s *Sim) WaitMail(ctx context.Context, address string, n int) ([]Message, error) {
 	for {
-		s.mail.mu.Lock()
-		changed := s.mail.changed
-		s.mail.mu.Unlock()
+		changed := s.mail.arrivals()
 		if have := s.Mail(address); len(have) >= n {
 			return have, nil
 		}
@@ -94,6 +93,13 @@ func (s *Sim) WaitMail(ctx context.Context, address string, n int) ([]Message, e
 			return s.Mail(address), context.Cause(s.ctx)
 		}
 	}
+}
+
+// seen is the number of arrivals so far.
+func (p *post) seen() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.version
 }
 
 // mailboxOf is the mailbox that mail to address lands in: that of the plain
@@ -132,9 +138,17 @@ func (p *post) put(mailbox, folder string, m Message) *Message {
 	if keep := p.sim.world.now.Load().Knobs.KeepMail; keep > 0 && len(p.all) > keep {
 		p.drop(p.all[0])
 	}
+	p.version++
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return &m
+}
+
+// arrivals is closed by the next arrival.
+func (p *post) arrivals() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
 func (p *post) drop(m *Message) {

@@ -16,7 +16,16 @@ type trigger struct {
 	says  string
 }
 
-// triggers is the table of all such words. README.md has the same.
+// Triggers says what each word behind the plus of an address does.
+func Triggers() map[string]string {
+	all := map[string]string{}
+	for _, t := range triggers {
+		all[t.word] = t.says
+	}
+	return all
+}
+
+// triggers is the table of all such words. docs/sim.md has the same.
 var triggers = []trigger{
 	{"throttled", Fault{Point: "smtp.dot", Do: DoReply, Text: reply432},
 		Fault{Do: DoStatus, Status: 429, Code: "ApplicationThrottled", Text: "Application is over its MailboxConcurrency limit.", RetryAfter: "10"},
@@ -68,8 +77,7 @@ var triggers = []trigger{
 		"never answered"},
 }
 
-// graphFault and smtpFault find the trigger in one of some addresses.
-
+// smtpTrigger and graphTrigger find the trigger in one of some addresses.
 func (fs *faults) smtpTrigger(point string, addresses ...string) *Fault {
 	return fs.triggered(addresses, "smtp", func(t *trigger) *Fault {
 		if t.smtp.Point != point && !(point == "smtp.MAIL" && t.smtp.Point == "smtp.RCPT") {
