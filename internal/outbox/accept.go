@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 	"github.com/mailgrant/mailgrant/internal/route"
@@ -80,18 +78,18 @@ func (o *Outbox) keepPace(c mailgrant.Caller) error {
 	if c.App.PerMinute <= 0 {
 		return nil
 	}
+	now := o.now()
 	o.mu.Lock()
-	p := o.paces[c.App.ID]
-	if p == nil || p.perMinute != c.App.PerMinute {
-		p = &pace{c.App.PerMinute, rate.NewLimiter(rate.Limit(float64(c.App.PerMinute)/60), c.App.PerMinute)}
-		o.paces[c.App.ID] = p
-	}
-	o.mu.Unlock()
-	if p.limiter.Allow() {
+	defer o.mu.Unlock()
+	p := o.paces[c.App.ID].of(c.App.PerMinute)
+	o.paces[c.App.ID] = p
+	wait := p.wait(now)
+	if wait == 0 {
+		p.take(now)
 		return nil
 	}
 	return mailgrant.Errorf(mailgrant.Limited, nil, "the app %s may send %d messages a minute and has", c.App.Name, c.App.PerMinute).
-		Fix("wait a minute, or raise its limit: mailgrant app set %s --per-minute N", c.App.Name)
+		Fix("try again in %s, or raise its limit: mailgrant app set %s --per-minute N", wait.Round(time.Second)+time.Second, c.App.Name)
 }
 
 // submission checks a message against the rules and makes the record of it.
@@ -172,35 +170,27 @@ func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Heade
 	if err := d.flush(); err != nil {
 		return sub, err
 	}
-	a := store.Acceptance{KeepKey: keyLife}
-	if e.IdempotencyKey != "" {
-		a.Digest = d.digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
-	}
-	lead := o.lead(&sub, h)
-	block := headerBlock(d.first)
-	leaving := append(rfc5322.LeavingHeader(block, lead...), d.first[len(block):]...)
-	sub.Size += int64(len(leaving) - len(d.first))
-	sealed, err := o.Vault.Seal(bodyPlace(sub.Org, sub.ID, 0), leaving)
+	a, leaving, err := o.acceptance(e, d, h, &sub)
 	if err != nil {
 		return sub, err
 	}
-	_, mine := o.Owner.Fence(m.ID)
-	a.Body, a.WakeOthers = sealed, !mine
+	fence, mine := o.Owner.Fence(m.ID)
+	a.Fence, a.WakeOthers = fence, !mine
 	var l *lane
 	claimed := false
 	if mine && !sub.DueAt.After(sub.AcceptedAt) {
 		l = o.lane(sub.Org, m.ID)
 		if claimed = e.IdempotencyKey == "" && l.claim(); claimed {
-			sub.State = mailgrant.SubmissionSending
+			a.Submission.State = mailgrant.SubmissionSending
 		}
 	}
-	a.Submission = sub
 	o.Steps("accept.before-commit")
 	got, err := o.Store.AcceptSubmission(ctx, a)
+	begun := got.State == mailgrant.SubmissionSending
+	if claimed && (err != nil || !begun) {
+		l.unclaim()
+	}
 	if err != nil {
-		if claimed {
-			l.unclaim()
-		}
 		return sub, err
 	}
 	o.Steps("accept.after-commit")
@@ -208,22 +198,60 @@ func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Heade
 		d.Discard()
 		return got, nil
 	}
+	if d.n > 0 {
+		leaving = nil // the lane reads it from the store
+	}
 	d.done = true
 	d.release()
-	body := leaving
-	if d.n > 0 {
-		body = nil // the lane reads it from the store
-	}
 	switch {
-	case l != nil:
-		l.push(item{sub: sub, body: o.kept.keep(body), begun: claimed})
+	case mine && l == nil:
+		o.dated(sub, m.ID)
 	case mine:
-		o.lane(sub.Org, m.ID).reconsider() // for its date
+		o.toLane(ctx, l, item{sub: sub, body: o.kept.keep(leaving), fence: fence, begun: begun}, claimed && !begun)
 	}
-	if claimed {
-		got.State = mailgrant.SubmissionReady // nobody outside needs to know
+	return sub, nil // as ready: nobody outside needs to know that it is being sent already
+}
+
+// acceptance seals a message and completes its record.
+func (o *Outbox) acceptance(e Envelope, d *Draft, h rfc5322.Header, sub *mailgrant.Submission) (a store.Acceptance, leaving []byte, err error) {
+	a.KeepKey = keyLife
+	if e.IdempotencyKey != "" {
+		a.Digest = d.digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
 	}
-	return got, nil
+	leaving = rfc5322.Leaving(d.first, o.lead(sub, h)...)
+	sub.Size += int64(len(leaving) - len(d.first))
+	a.Submission = *sub
+	a.Body, err = o.Vault.Seal(bodyPlace(sub.Org, sub.ID, 0), leaving)
+	return a, leaving, err
+}
+
+// toLane gives an accepted message to its lane. Where that was closed meanwhile,
+// or belongs to another node by now, what the store has is looked at by whoever
+// has the lane.
+func (o *Outbox) toLane(ctx context.Context, l *lane, it item, lost bool) {
+	if !lost && l.push(it) {
+		return
+	}
+	if lost {
+		o.kept.release(it.body)
+	}
+	if it.begun {
+		if err := o.Store.UndoAttempt(context.WithoutCancel(ctx), it.fence, []mailgrant.Submission{it.sub}); err != nil {
+			o.Log.Warn("give a begun attempt back", "submission", it.sub.ID, "err", err) // it counts as uncertain
+		}
+	}
+	o.lane(it.sub.Org, l.id).look()
+	if err := o.Store.WakeLane(context.WithoutCancel(ctx), it.sub.Org, l.id); err != nil {
+		o.Log.Warn("wake the lane at its node", "mailbox", l.id, "err", err) // it looks by itself within lookEvery
+	}
+}
+
+// dated has the lane wake for a message that is to be sent later.
+func (o *Outbox) dated(sub mailgrant.Submission, mailbox mailgrant.ID) {
+	l := o.lane(sub.Org, mailbox)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dueAt(sub.DueAt)
 }
 
 // lead are the lines that go in front of the message: where it came in, and what

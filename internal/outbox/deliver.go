@@ -64,44 +64,58 @@ const (
 func (l *lane) deliver(s *sessions, it item) {
 	defer l.o.kept.release(it.body)
 	a := mailgrant.Attempt{Submission: it.sub.ID, Org: it.sub.Org, N: it.sub.Attempts + 1, Mailbox: l.id, StartedAt: l.o.now().UTC(), Node: l.o.Node}
-	out := l.attempt(s, it, &a)
+	if _, mine := l.o.Owner.Fence(l.id); !mine {
+		l.putBack(it)
+		return
+	}
+	out, reached := l.attempt(s, it, &a)
 	a.EndedAt, a.Fate, a.Reply, a.RemoteID, a.Finding, a.Recipients = l.o.now().UTC(), out.Fate, out.Reply, out.RemoteID, out.Finding, out.Recipients
 	l.o.Steps("send.before-record")
-	l.settle(it, a, out)
+	l.settle(it, a, out, reached)
 }
 
-func (l *lane) attempt(s *sessions, it item, a *mailgrant.Attempt) (out provider.Outcome) {
+// putBack keeps a message that must not be sent from here: not without the lane.
+func (l *lane) putBack(it item) {
+	it.body = nil // deliver releases it
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flying -= len(it.recipients())
+	l.stray = append(l.stray, it)
+	l.pauseUntil = later(l.pauseUntil, l.o.now().Add(time.Second))
+	l.standDown()
+}
+
+// attempt tries once. Reached says whether the other side had to do with the
+// message, so that a failure may be the message's.
+func (l *lane) attempt(s *sessions, it item, a *mailgrant.Attempt) (out provider.Outcome, reached bool) {
 	ctx, cancel := context.WithTimeout(l.o.run, sendWithin)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			l.o.Log.Error("a message broke its attempt", "submission", it.sub.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			s.close()
-			out = l.poison(it)
+			out, reached = l.poison(it), false
 		}
 	}()
 	l.mu.Lock()
 	way, wayErr, box := l.way, l.wayErr, l.box
 	l.mu.Unlock()
 	if wayErr != nil {
-		return failed(wayErr)
-	}
-	if _, mine := l.o.Owner.Fence(l.id); !mine {
-		return provider.Outcome{Fate: mailgrant.FateLater, Finding: &mailgrant.Finding{Cause: "unknown", Sentence: "another node works this mailbox now", Who: mailgrant.WhoNobody, Retry: mailgrant.RetryLater}}
+		return failed(wayErr), false
 	}
 	h, err := l.handover(ctx, it, way)
 	if err != nil {
-		return failed(err)
+		return failed(err), false
 	}
 	way.Mailbox = box
 	t, why, err := l.o.Choose(way, h, l.o.Transports)
 	if err != nil {
-		return failed(err)
+		return failed(err), false
 	}
 	a.Transport, a.Why = t.Name, why
 	session, err := s.get(ctx, t, way)
 	if err != nil {
-		return failed(err)
+		return failed(err), false
 	}
 	l.o.Steps("send.before-bytes")
 	out = session.Send(ctx, h)
@@ -109,19 +123,21 @@ func (l *lane) attempt(s *sessions, it item, a *mailgrant.Attempt) (out provider
 	if out.Broken {
 		s.drop(t.Name)
 	}
-	return out
+	return out, true
 }
 
+// poison is what becomes of a message that breaks us: after a few tries it is
+// given up, and the others are not kept waiting for it. RE-14.
 func (l *lane) poison(it item) provider.Outcome {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.panics[it.sub.ID]++
-	n := l.panics[it.sub.ID]
-	l.mu.Unlock()
 	f := mailgrant.Finding{Cause: "message-invalid", Title: "Message that cannot be handled", Who: mailgrant.WhoOperator, Retry: mailgrant.RetryLater,
 		Sentence: "This message makes mailgrant itself fail.", Remedy: "Report it with the trace from the log; send the message in another form."}
-	if n < poisonAfter {
+	if l.panics[it.sub.ID] < poisonAfter {
 		return provider.Outcome{Fate: mailgrant.FateLater, Finding: &f}
 	}
+	delete(l.panics, it.sub.ID)
 	f.Retry = mailgrant.RetryNever
 	return provider.Outcome{Fate: mailgrant.FateRefused, Finding: &f}
 }
@@ -189,26 +205,31 @@ func failed(err error) provider.Outcome {
 }
 
 // settle turns an outcome into a record and into what the lane does next.
-func (l *lane) settle(it item, a mailgrant.Attempt, out provider.Outcome) {
-	r := store.Record{Attempt: a, Counts: true}
+func (l *lane) settle(it item, a mailgrant.Attempt, out provider.Outcome, reached bool) {
+	r := result{Record: store.Record{Attempt: a, Counts: true, Fence: it.fence, Pending: it.sub.Pending}, it: it}
 	switch out.Fate {
 	case mailgrant.FateDelivered:
-		l.delivered(it, &r, out)
+		l.delivered(&r, out)
 	case mailgrant.FateRefused:
 		r.State = mailgrant.SubmissionFailed
 		r.Events = append(r.Events, event(it.sub, "submission.failed", out.Finding))
-		l.works()
-		l.bounce(it.sub, r.Attempt, it.sub.Recipients)
+		r.bounce = it.recipients()
+		if reached {
+			l.works()
+		}
 	case mailgrant.FateLater:
-		l.later(it, &r, out)
+		l.later(&r, out, reached)
 	case mailgrant.FateHeld:
 		r.State, r.DueAt, r.Counts = mailgrant.SubmissionReady, it.sub.DueAt, false
+		if out.Finding == nil {
+			out.Finding = failed(errors.New("held for no reason")).Finding
+		}
 		l.holdFor(*out.Finding)
 	case mailgrant.FateUncertain:
 		r.State = mailgrant.SubmissionUncertain
 		r.Events = append(r.Events, event(it.sub, "submission.uncertain", out.Finding))
 	}
-	l.record(r, out.Fate == mailgrant.FateUncertain, it.sub)
+	l.record(r)
 }
 
 func event(sub mailgrant.Submission, kind string, f *mailgrant.Finding) mailgrant.Event {
@@ -220,60 +241,88 @@ func event(sub mailgrant.Submission, kind string, f *mailgrant.Finding) mailgran
 }
 
 // delivered also sorts out recipients that were not.
-func (l *lane) delivered(it item, r *store.Record, out provider.Outcome) {
-	r.State = mailgrant.SubmissionDelivered
-	took := len(it.sub.Recipients)
-	var refused, later []string
+func (l *lane) delivered(r *result, out provider.Outcome) {
+	sub := r.it.sub
+	r.State, r.Pending = mailgrant.SubmissionDelivered, nil
+	var refused, put []string
 	for _, p := range out.Recipients {
 		switch p.Fate {
 		case mailgrant.FateRefused:
 			refused = append(refused, p.Address)
 		case mailgrant.FateLater:
-			later = append(later, p.Address)
+			put = append(put, p.Address)
 		}
 	}
-	took -= len(refused) + len(later)
 	l.works()
 	l.mu.Lock()
 	if l.limits().RecipientsPerDay > 0 {
-		r.Handed = took
-		l.handed += took
+		r.Handed = len(r.it.recipients()) - len(refused) - len(put)
 	}
+	ends := l.ends(sub, r.Attempt.EndedAt)
 	l.mu.Unlock()
-	l.o.succeeded(l.id, r.Attempt.EndedAt)
-	if len(refused) > 0 {
-		l.bounce(it.sub, r.Attempt, refused)
-	}
-	if len(later) > 0 && r.Attempt.EndedAt.Before(it.sub.ExpiresAt) {
-		r.State, r.Pending, r.DueAt = mailgrant.SubmissionReady, later, l.o.now().Add(backoff(it.sub.Attempts+1, 0))
-		r.Events = append(r.Events, event(it.sub, "submission.deferred", out.Finding))
+	l.o.succeeded(store.Lane{Org: l.org, Mailbox: l.id}, r.Attempt.EndedAt)
+	r.bounce = refused
+	if len(put) > 0 && r.Attempt.EndedAt.Before(ends) {
+		r.State, r.Pending, r.DueAt = mailgrant.SubmissionReady, put, l.o.now().Add(backoff(sub.Attempts+1, 0))
+		r.Events = append(r.Events, event(sub, "submission.deferred", out.Finding))
 		return
 	}
-	if len(later) > 0 {
-		l.bounce(it.sub, r.Attempt, later)
-	}
-	r.Events = append(r.Events, event(it.sub, "submission.delivered", nil))
+	r.bounce = append(r.bounce, put...)
+	r.Events = append(r.Events, event(sub, "submission.delivered", nil))
 }
 
+// placeKept is how many attempts a message keeps its place for, when the way
+// seems to be at fault: then others go first, lest it stop them all.
+const placeKept = 3
+
 // later puts the message off, or gives it up when its life is over. When the way
-// is at fault and not the message, the whole lane pauses.
-func (l *lane) later(it item, r *store.Record, out provider.Outcome) {
-	now := l.o.now()
-	wait := backoff(it.sub.Attempts+1, out.RetryAfter)
+// is at fault and not the message, the whole lane pauses and the order stays.
+func (l *lane) later(r *result, out provider.Outcome, reached bool) {
+	sub, now := r.it.sub, l.o.now()
+	wait := backoff(sub.Attempts+1, out.RetryAfter)
+	due := now.Add(wait)
 	if ofTheWay(out.Finding) {
 		wait = l.pause(out)
+		if due = now.Add(wait); !reached || sub.Attempts < placeKept {
+			due = sub.DueAt
+		}
 	}
-	if now.Add(wait).After(it.sub.ExpiresAt) {
-		r.State = mailgrant.SubmissionFailed
-		r.Events = append(r.Events, event(it.sub, "submission.failed", out.Finding))
-		l.bounce(it.sub, r.Attempt, it.sub.Recipients)
+	l.mu.Lock()
+	ends := l.ends(sub, now)
+	l.mu.Unlock()
+	if now.Add(wait).After(ends) {
+		r.expire()
 		return
 	}
-	r.State, r.DueAt, r.Pending = mailgrant.SubmissionReady, now.Add(wait), it.sub.Pending
-	r.Events = append(r.Events, event(it.sub, "submission.deferred", out.Finding))
+	r.State, r.DueAt = mailgrant.SubmissionReady, due
+	r.Events = append(r.Events, event(sub, "submission.deferred", out.Finding))
+}
+
+// expire ends a submission whose life is over.
+func (r *result) expire() {
+	r.State, r.bounce = mailgrant.SubmissionFailed, r.it.recipients()
+	r.Events = append(r.Events, event(r.it.sub, "submission.failed", r.Attempt.Finding))
+}
+
+// giveUp ends a submission that outlived its life before its turn came.
+func (l *lane) giveUp(it item) {
+	fence, mine := l.o.Owner.Fence(l.id)
+	if !mine {
+		return
+	}
+	f := it.sub.Finding
+	if f == nil {
+		f = &mailgrant.Finding{Cause: "unknown", Title: "Not sent in time", Sentence: "The mailbox could not send for as long as this message was to be tried.",
+			Remedy: "Look at what its other messages failed with, and send this one again.", Who: mailgrant.WhoOperator, Retry: mailgrant.RetryLater}
+	}
+	now := l.o.now().UTC()
+	r := result{it: it, Record: store.Record{Fence: fence, Pending: it.sub.Pending, Attempt: mailgrant.Attempt{Submission: it.sub.ID, Org: it.sub.Org,
+		N: it.sub.Attempts + 1, Mailbox: l.id, StartedAt: now, EndedAt: now, Fate: mailgrant.FateLater, Reply: "its life is over", Finding: f, Node: l.o.Node}}}
+	r.expire()
 	l.mu.Lock()
-	l.alarm(r.DueAt)
+	l.flying += len(it.recipients())
 	l.mu.Unlock()
+	l.record(r)
 }
 
 const (
@@ -325,8 +374,8 @@ func (l *lane) pause(out provider.Outcome) time.Duration {
 		}
 	}
 	l.readAt = time.Time{}
-	l.alarm(l.pauseUntil)
 	l.standDown()
+	l.plan()
 	return d
 }
 
@@ -335,16 +384,19 @@ func (l *lane) works() {
 	l.mu.Lock()
 	held := l.hold != nil
 	l.failures = 0
-	l.hold = nil
-	l.mu.Unlock()
 	if !held {
+		l.mu.Unlock()
 		return
 	}
+	l.hold = nil
+	l.telling++
+	l.mu.Unlock()
 	if err := l.o.Store.ResumeMailbox(l.o.run, l.org, l.id); err != nil {
-		l.o.Log.Warn("resume the mailbox", "mailbox", l.id, "err", err)
+		l.o.Log.Warn("resume the mailbox", "mailbox", l.id, "err", err) // it is read again, and probed again
 	}
 	l.o.Router.Forget()
 	l.mu.Lock()
+	l.telling--
 	l.readAt, l.more = time.Time{}, true
 	l.mu.Unlock()
 }
@@ -359,6 +411,10 @@ const (
 func (l *lane) holdFor(f mailgrant.Finding) {
 	now := l.o.now()
 	l.mu.Lock()
+	if l.hold != nil && now.Before(l.hold.ProbeAt) { // it was under way when another met the cause
+		l.mu.Unlock()
+		return
+	}
 	h := mailgrant.Hold{Finding: f, Since: now.UTC()}
 	if l.hold != nil {
 		h.Since, h.Probes = l.hold.Since, l.hold.Probes+1
@@ -370,93 +426,97 @@ func (l *lane) holdFor(f mailgrant.Finding) {
 	h.ProbeAt = now.Add(wait).UTC()
 	first := l.hold == nil
 	l.hold = &h
+	l.telling++
 	box := l.box
 	l.standDown()
-	l.alarm(h.ProbeAt)
+	l.plan()
 	l.mu.Unlock()
 	if err := l.o.Store.HoldMailbox(l.o.run, l.org, l.id, h); err != nil {
 		l.o.Log.Error("hold the mailbox", "mailbox", l.id, "err", err)
 	}
 	l.o.Router.Forget()
+	l.mu.Lock()
+	l.telling--
+	l.mu.Unlock()
 	if first {
 		l.o.Log.Warn("mailbox held", "mailbox", box.Address, "cause", f.Cause, "who", f.Who, "remedy", f.Remedy)
 		l.o.notice(l.o.run, box, f)
 	}
 }
 
-// standDown gives back what was begun and not sent: it waits in the store. Call
-// with mu held.
-func (l *lane) standDown() {
-	l.more = true
-	var begun []mailgrant.Submission
-	for _, it := range l.ready {
-		begun = append(begun, it.sub)
-		l.o.kept.release(it.body)
-	}
-	for _, it := range l.queue {
-		l.o.kept.release(it.body)
-	}
-	l.ready, l.queue = nil, nil
-	if len(begun) == 0 {
-		return
-	}
-	l.start(func() {
-		fence, mine := l.o.Owner.Fence(l.id)
-		if !mine {
-			return
-		}
-		if err := l.o.Store.UndoAttempt(l.o.run, fence, begun); err != nil {
-			l.o.Log.Error("give begun attempts back", "mailbox", l.id, "err", err)
-		}
-	})
-}
-
 func (l *lane) tellThrottled(why string, until time.Time) {
 	e := mailgrant.Event{Org: l.org, Kind: "mailbox.throttled", Subject: l.id, Mailbox: l.id, Data: asJSON(map[string]any{"why": why, "until": until.UTC()})}
-	if s, ok := l.o.Store.(interface {
-		AddEvent(context.Context, mailgrant.Event) error
-	}); ok {
-		if err := s.AddEvent(l.o.run, e); err != nil {
-			l.o.Log.Warn("tell of a throttled mailbox", "mailbox", l.id, "err", err)
-		}
+	if err := l.o.Store.AddEvent(l.o.run, e); err != nil {
+		l.o.Log.Warn("tell of a throttled mailbox", "mailbox", l.id, "err", err)
 	}
+}
+
+// A result is what an attempt came to, on its way to the store.
+type result struct {
+	store.Record
+	it     item
+	bounce []string // recipients that were given up
 }
 
 // record keeps an attempt. What was sent must not be forgotten because the
 // database is away for a while: it is tried until it is kept, or the process
 // ends and the attempt counts as uncertain.
-func (l *lane) record(r store.Record, uncertain bool, sub mailgrant.Submission) {
-	fence, mine := l.o.Owner.Fence(l.id)
-	if mine {
-		r.Fence = fence
-	}
+func (l *lane) record(r result) {
 	l.o.wg.Add(1)
-	var once func(wait time.Duration)
-	once = func(wait time.Duration) {
-		l.o.Store.RecordAttempt(r, func(err error) {
-			switch {
-			case err == nil:
-				l.o.Steps("send.after-record")
-				if uncertain {
-					l.mu.Lock()
-					l.start(func() { l.lookUp(sub, r.Attempt.Transport) })
-					l.mu.Unlock()
-				}
-			case errors.Is(err, mailgrant.Conflict):
-				l.o.Log.Warn("a late result was refused", "submission", sub.ID, "fate", r.Attempt.Fate)
-			default:
-				l.o.Log.Error("record an attempt", "submission", sub.ID, "fate", r.Attempt.Fate, "err", err)
-				time.AfterFunc(wait, func() {
-					if l.o.run.Err() != nil {
-						l.o.wg.Done()
-						return
-					}
-					once(min(2*wait, 10*time.Second))
-				})
+	l.keep(r, 200*time.Millisecond)
+}
+
+func (l *lane) keep(r result, wait time.Duration) {
+	again := func(err error) {
+		l.o.Log.Error("record an attempt", "submission", r.it.sub.ID, "fate", r.Attempt.Fate, "err", err)
+		time.AfterFunc(wait, func() {
+			if l.o.run.Err() != nil {
+				l.o.wg.Done()
 				return
 			}
-			l.o.wg.Done()
+			l.keep(r, min(2*wait, 10*time.Second))
 		})
 	}
-	once(200 * time.Millisecond)
+	if len(r.bounce) > 0 && r.Bounce == nil {
+		b, err := l.bounce(r)
+		if err != nil && mailgrant.AsError(err).Code.Temporary() {
+			again(err)
+			return
+		}
+		if err != nil {
+			l.o.Log.Error("nobody is told of what was not sent", "submission", r.it.sub.ID, "err", err)
+		}
+		r.Bounce, r.bounce = b, nil
+	}
+	l.o.Store.RecordAttempt(r.Record, func(err error) {
+		if err != nil && !errors.Is(err, mailgrant.Conflict) {
+			again(err)
+			return
+		}
+		l.recorded(r, err)
+		l.o.wg.Done()
+	})
+}
+
+// recorded goes on after an attempt is durable.
+func (l *lane) recorded(r result, err error) {
+	if err != nil {
+		l.o.Log.Warn("a late result was refused", "submission", r.it.sub.ID, "fate", r.Attempt.Fate)
+	} else {
+		l.o.Steps("send.after-record")
+	}
+	l.mu.Lock()
+	l.flying -= len(r.it.recipients())
+	l.handed += r.Handed
+	switch {
+	case err != nil:
+	case r.State == mailgrant.SubmissionReady:
+		l.dueAt(r.DueAt)
+	case r.State == mailgrant.SubmissionUncertain:
+		l.start(func() { l.lookUp(r.it.sub, r.Fence, r.Attempt.Transport, false) })
+	}
+	l.mu.Unlock()
+	if err == nil && r.Bounce != nil {
+		l.o.Look(r.Bounce.Submission.Org, r.Bounce.Submission.Route.Mailbox)
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
+	"github.com/mailgrant/mailgrant/internal/store"
 )
 
 // noticed keeps notices to one per cause, mailbox and day.
@@ -24,18 +25,32 @@ func (n *noticed) first(key string, now time.Time) bool {
 	if now.Sub(n.at[key]) < 24*time.Hour {
 		return false
 	}
+	for k, at := range n.at {
+		if now.Sub(at) >= 24*time.Hour {
+			delete(n.at, k)
+		}
+	}
 	n.at[key] = now
 	return true
+}
+
+// forget lets a notice that could not be sent be sent at the next occasion.
+func (n *noticed) forget(key string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.at, key)
 }
 
 // notice tells a person that a mailbox is held, by a mailbox that is not the
 // held one. R164.
 func (o *Outbox) notice(ctx context.Context, held mailgrant.Mailbox, f mailgrant.Finding) {
-	if o.NoticeTo == "" || !o.notices.first(string(held.ID)+f.Cause, o.now()) {
+	key := string(held.ID) + f.Cause
+	if o.NoticeTo == "" || !o.notices.first(key, o.now()) {
 		return
 	}
 	by, err := o.other(ctx, held)
 	if err != nil {
+		o.notices.forget(key)
 		o.Log.Error("nobody can be told of the held mailbox by mail", "mailbox", held.Address, "err", err)
 		return
 	}
@@ -45,6 +60,7 @@ func (o *Outbox) notice(ctx context.Context, held mailgrant.Mailbox, f mailgrant
 		"Subject: " + held.Address + " cannot send: " + f.Title, "Auto-Submitted: auto-generated", "MIME-Version: 1.0",
 		"Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "", text}, "\r\n")
 	if err := o.inside(ctx, by, o.NoticeTo, []byte(msg)); err != nil {
+		o.notices.forget(key)
 		o.Log.Error("send a notice", "mailbox", held.Address, "err", err)
 	}
 }
@@ -62,7 +78,7 @@ func (o *Outbox) other(ctx context.Context, m mailgrant.Mailbox) (mailgrant.Mail
 			}
 		}
 	}
-	return m, errors.New("no other mailbox works")
+	return m, mailgrant.Errorf(mailgrant.NoRoute, nil, "no other mailbox works").Fix("connect a System mailbox: mailgrant mailbox add noreply@… --role system")
 }
 
 // inside sends a message of our own through a mailbox.
@@ -72,49 +88,82 @@ func (o *Outbox) inside(ctx context.Context, by mailgrant.Mailbox, to string, ms
 	if _, err := d.Write(msg); err != nil {
 		return err
 	}
+	_, err := o.Accept(ctx, insider(by), ownEnvelope(by, to), d)
+	return err
+}
+
+func insider(by mailgrant.Mailbox) mailgrant.Caller {
+	return mailgrant.Caller{Org: by.Org, Operator: true, Door: "inside"}
+}
+
+func ownEnvelope(by mailgrant.Mailbox, to string) Envelope {
 	class := mailgrant.ClassUser
 	if by.Role == mailgrant.RoleSystem {
 		class = mailgrant.ClassSystem
 	}
-	c := mailgrant.Caller{Org: by.Org, Operator: true, Door: "inside"}
-	_, err := o.Accept(ctx, c, Envelope{From: by.Address, Recipients: []string{to}, Class: class, Named: by.ID}, d)
-	return err
+	return Envelope{From: by.Address, Recipients: []string{to}, Class: class, Named: by.ID}
 }
 
-// bounce tells the envelope sender that recipients did not get the message,
-// where a door has no other way to say so. Never for a bounce, or for our own
-// messages. RFC 3464; SM-17.
-func (l *lane) bounce(sub mailgrant.Submission, a mailgrant.Attempt, recipients []string) {
+// bounce makes what tells the envelope sender that recipients did not get the
+// message, where a door has no other way to say so; nil where nobody is to be
+// told. Never for a bounce, or for our own messages. RFC 3464; SM-17.
+func (l *lane) bounce(r result) (*store.Acceptance, error) {
+	sub := r.it.sub
 	if sub.Door != "smtp" || sub.EnvelopeFrom == "" {
-		return
+		return nil, nil
 	}
+	ctx := l.o.run
+	first := l.o.chunks(ctx, sub)
+	err := first.fill()
+	if err != nil && !errors.Is(err, mailgrant.NotFound) { // swept away: what is left to say is said
+		return nil, err
+	}
+	header := headerBlock(first.left)
+	if h, err := rfc5322.ParseHeader(header); err == nil && h.AutoSubmitted != "" && !strings.EqualFold(h.AutoSubmitted, "no") {
+		return nil, nil // nobody reads what an automaton is told
+	}
+	by, err := l.bounceBy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := l.o.Draft(ctx, by.Org)
+	defer d.release()
+	if _, err := d.Write(l.o.report(by, sub, r.Attempt, r.bounce, header)); err != nil {
+		return nil, err
+	}
+	h, err := rfc5322.ParseHeader(headerBlock(d.first))
+	if err != nil {
+		return nil, err
+	}
+	e := ownEnvelope(by, sub.EnvelopeFrom)
+	own, m, err := l.o.submission(ctx, insider(by), e, d, h)
+	if err != nil {
+		return nil, err
+	}
+	a, _, err := l.o.acceptance(e, d, h, &own)
+	if err != nil {
+		return nil, err
+	}
+	_, mine := l.o.Owner.Fence(m.ID)
+	a.WakeOthers = !mine
+	return &a, nil
+}
+
+// bounceBy is the mailbox that carries a bounce: System, else Global, else the
+// lane's own where it works.
+func (l *lane) bounceBy(ctx context.Context) (mailgrant.Mailbox, error) {
 	l.mu.Lock()
-	box, held := l.box, l.hold != nil
-	l.start(func() {
-		ctx := l.o.run
-		by := box
-		if held || box.Role != mailgrant.RoleSystem {
-			if b, err := l.o.other(ctx, box); err == nil {
-				by = b
-			} else if held {
-				l.o.Log.Error("no mailbox can carry a bounce", "submission", sub.ID)
-				return
-			}
-		}
-		head, err := l.o.Body(ctx, sub.Org, sub.ID)
-		if err != nil {
-			l.o.Log.Error("read the header for a bounce", "submission", sub.ID, "err", err)
-			return
-		}
-		r := head.(*chunkReader)
-		header := headerBlock(r.left)
-		if h, err := rfc5322.ParseHeader(header); err == nil && h.AutoSubmitted != "" && !strings.EqualFold(h.AutoSubmitted, "no") {
-			return // nobody reads what an automaton is told
-		}
-		msg := l.o.report(by, sub, a, recipients, header)
-		if err := l.o.inside(ctx, by, sub.EnvelopeFrom, msg); err != nil {
-			l.o.Log.Error("send a bounce", "submission", sub.ID, "err", err)
-		}
-	})
+	box, usable := l.box, l.hold == nil && l.wayErr == nil && !l.off
 	l.mu.Unlock()
+	if usable && box.Role == mailgrant.RoleSystem {
+		return box, nil
+	}
+	b, err := l.o.other(ctx, box)
+	switch {
+	case err == nil:
+		return b, nil
+	case usable && !mailgrant.AsError(err).Code.Temporary():
+		return box, nil
+	}
+	return b, err
 }

@@ -12,10 +12,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/cluster"
@@ -36,7 +36,7 @@ type Store interface {
 	RetrySubmission(ctx context.Context, org, id mailgrant.ID) error
 	BusyLanes(ctx context.Context) ([]store.Lane, error)
 	DueSubmissions(ctx context.Context, mailbox mailgrant.ID, at time.Time, limit int) ([]mailgrant.Submission, error)
-	NextDue(ctx context.Context, mailbox mailgrant.ID) (time.Time, error)
+	NextDue(ctx context.Context, mailbox mailgrant.ID, after time.Time) (time.Time, error)
 	Unfinished(ctx context.Context, mailbox mailgrant.ID) ([]mailgrant.Submission, error)
 	BeginAttempt(ctx context.Context, f store.Fence, subs []mailgrant.Submission) ([]bool, error)
 	UndoAttempt(ctx context.Context, f store.Fence, subs []mailgrant.Submission) error
@@ -48,7 +48,9 @@ type Store interface {
 	MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error)
 	HoldMailbox(ctx context.Context, org, id mailgrant.ID, h mailgrant.Hold) error
 	ResumeMailbox(ctx context.Context, org, id mailgrant.ID) error
-	MarkSuccess(ctx context.Context, at map[mailgrant.ID]time.Time) error
+	MarkSuccess(ctx context.Context, at map[store.Lane]time.Time) error
+	WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error
+	AddEvent(ctx context.Context, e mailgrant.Event) error
 }
 
 // A Ways finds the way to a mailbox's provider.
@@ -98,19 +100,15 @@ type Outbox struct {
 	lanes  map[mailgrant.ID]*lane
 	paces  map[mailgrant.ID]*pace // by app
 	closed bool
-	run    context.Context
+	run    context.Context // of all work
+	abort  context.CancelFunc
 	wg     sync.WaitGroup
 
 	kept    kept
 	notices noticed
 
 	successMu sync.Mutex
-	success   map[mailgrant.ID]time.Time
-}
-
-type pace struct {
-	perMinute int
-	limiter   *rate.Limiter
+	success   map[store.Lane]time.Time
 }
 
 // New makes an Outbox; Run starts its lanes.
@@ -118,32 +116,37 @@ func New(c Config) *Outbox {
 	if c.Steps == nil {
 		c.Steps = func(string) {}
 	}
-	return &Outbox{Config: c, now: time.Now, lanes: map[mailgrant.ID]*lane{}, paces: map[mailgrant.ID]*pace{}, run: context.Background(),
-		success: map[mailgrant.ID]time.Time{}, notices: noticed{at: map[string]time.Time{}}}
+	run, abort := context.WithCancel(context.Background())
+	return &Outbox{Config: c, now: time.Now, lanes: map[mailgrant.ID]*lane{}, paces: map[mailgrant.ID]*pace{}, run: run, abort: abort,
+		success: map[store.Lane]time.Time{}, notices: noticed{at: map[string]time.Time{}}}
 }
 
 // Run works the lanes until ctx ends, and then lets what is under way finish, for
 // half a minute at most.
 func (o *Outbox) Run(ctx context.Context) error {
-	work, stop := context.WithCancel(context.Background())
-	defer stop()
-	o.mu.Lock()
-	o.run = work
-	o.mu.Unlock()
+	defer o.abort()
 	if !o.Clustered {
-		if err := o.takeOver(ctx, func(mailgrant.ID) bool { return true }); err != nil {
+		if err := o.lookAtAll(ctx, everyLane); err != nil {
 			return err
 		}
 	}
-	tick := time.NewTicker(successEvery)
-	defer tick.Stop()
+	success, look := time.NewTicker(successEvery), time.NewTicker(lookEvery)
+	defer success.Stop()
+	defer look.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-success.C:
 			o.flushSuccess(ctx)
+		case <-look.C:
+			o.forgetResting()
+			if err := o.lookAtAll(ctx, everyLane); err != nil && ctx.Err() == nil {
+				o.Log.Warn("look at the lanes", "err", err)
+			}
 		case <-ctx.Done():
-			o.shut(stop)
-			o.flushSuccess(context.Background())
+			o.shut()
+			last, cancel := context.WithTimeout(context.Background(), giveBackWithin)
+			defer cancel()
+			o.flushSuccess(last)
 			return nil
 		}
 	}
@@ -152,12 +155,17 @@ func (o *Outbox) Run(ctx context.Context) error {
 const (
 	successEvery = 2 * time.Second
 	stopWithin   = 25 * time.Second
+
+	// lookEvery is when all lanes are looked at, should a word between nodes have
+	// been lost.
+	lookEvery = 30 * time.Second
 )
 
-func (o *Outbox) shut(abort func()) {
+func (o *Outbox) shut() {
 	o.mu.Lock()
 	o.closed = true
-	for _, l := range o.lanes {
+	lanes := slices.Collect(maps.Values(o.lanes))
+	for _, l := range lanes {
 		l.close()
 	}
 	o.mu.Unlock()
@@ -166,43 +174,58 @@ func (o *Outbox) shut(abort func()) {
 	select {
 	case <-done:
 	case <-time.After(stopWithin):
-		abort() // what is cut off is uncertain, and said to be
+		o.abort() // what is cut off is uncertain, and said to be
 		<-done
+	}
+	for _, l := range lanes {
+		l.wait()
 	}
 }
 
-// takeOver starts the lanes that have work and fall under mine.
-func (o *Outbox) takeOver(ctx context.Context, mine func(mailbox mailgrant.ID) bool) error {
+func everyLane(mailgrant.ID) bool { return true }
+
+// lookAtAll has the lanes look that are ours, have work, and fall under which.
+func (o *Outbox) lookAtAll(ctx context.Context, which func(mailbox mailgrant.ID) bool) error {
 	busy, err := o.Store.BusyLanes(ctx)
 	if err != nil {
 		return err
 	}
 	for _, b := range busy {
-		if mine(b.Mailbox) {
-			o.lane(b.Org, b.Mailbox).recover()
+		if which(b.Mailbox) {
+			o.Look(b.Org, b.Mailbox)
 		}
 	}
 	return nil
 }
 
-// Gained starts the lanes of shards that this node owns now.
-func (o *Outbox) Gained(shards []int64) {
-	set := map[int64]bool{}
-	for _, n := range shards {
-		set[n] = true
-	}
-	if err := o.takeOver(o.run, func(m mailgrant.ID) bool { return set[cluster.Shard(m)] }); err != nil {
-		o.Log.Error("take lanes over", "err", err)
+// forgetResting forgets lanes that had nothing to do for a while.
+func (o *Outbox) forgetResting() {
+	now := o.now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, l := range o.lanes {
+		l.mu.Lock()
+		if l.resting(now) {
+			l.shut()
+			delete(o.lanes, id)
+		}
+		l.mu.Unlock()
 	}
 }
 
-// Lost stops the lanes of shards and returns when nothing of them is under way.
-func (o *Outbox) Lost(shards []int64) {
-	set := map[int64]bool{}
-	for _, n := range shards {
-		set[n] = true
+// Gained starts the lanes of shards that this node owns now.
+func (o *Outbox) Gained(shards []int64) {
+	set := setOf(shards)
+	if err := o.lookAtAll(o.run, func(m mailgrant.ID) bool { return set[cluster.Shard(m)] }); err != nil {
+		o.Log.Error("take lanes over", "err", err) // again within lookEvery
 	}
+}
+
+// Lost stops the lanes of shards. Wait returns when nothing of them is under way.
+func (o *Outbox) Lost(shards []int64) (wait func()) {
+	set := setOf(shards)
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	var gone []*lane
 	for id, l := range o.lanes {
 		if set[cluster.Shard(id)] {
@@ -211,16 +234,39 @@ func (o *Outbox) Lost(shards []int64) {
 			l.close()
 		}
 	}
-	o.mu.Unlock()
-	for _, l := range gone {
-		l.wait()
+	return func() {
+		for _, l := range gone {
+			l.wait()
+		}
 	}
 }
 
-// Wake makes the lane of a mailbox look again: its settings, its hold, its
-// submissions.
+func setOf(shards []int64) map[int64]bool {
+	set := make(map[int64]bool, len(shards))
+	for _, n := range shards {
+		set[n] = true
+	}
+	return set
+}
+
+// Look makes the lane of a mailbox look for new work and for what another node
+// changed; without a mailbox, all lanes.
+func (o *Outbox) Look(org, mailbox mailgrant.ID) {
+	if mailbox == "" {
+		if err := o.lookAtAll(o.run, everyLane); err != nil {
+			o.Log.Warn("look at the lanes", "err", err)
+		}
+		return
+	}
+	if _, mine := o.Owner.Fence(mailbox); mine {
+		o.lane(org, mailbox).look()
+	}
+}
+
+// Wake makes the lane of a mailbox try again at once: somebody did something
+// about its settings, its hold or its submissions.
 func (o *Outbox) Wake(org, mailbox mailgrant.ID) {
-	if _, ok := o.Owner.Fence(mailbox); ok {
+	if _, mine := o.Owner.Fence(mailbox); mine {
 		o.lane(org, mailbox).reconsider()
 	}
 }
@@ -281,16 +327,16 @@ func (o *Outbox) lane(org, mailbox mailgrant.ID) *lane {
 	return l
 }
 
-func (o *Outbox) succeeded(mailbox mailgrant.ID, at time.Time) {
+func (o *Outbox) succeeded(l store.Lane, at time.Time) {
 	o.successMu.Lock()
-	o.success[mailbox] = at
+	o.success[l] = at
 	o.successMu.Unlock()
 }
 
 func (o *Outbox) flushSuccess(ctx context.Context) {
 	o.successMu.Lock()
 	m := o.success
-	o.success = map[mailgrant.ID]time.Time{}
+	o.success = map[store.Lane]time.Time{}
 	o.successMu.Unlock()
 	if len(m) == 0 {
 		return

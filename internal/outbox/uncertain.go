@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -14,30 +16,41 @@ import (
 // the copy takes a moment.
 var lookAfter = []time.Duration{2 * time.Second, 10 * time.Second}
 
-// unfinished are the submissions whose attempt began in a process that is gone.
-func (l *lane) unfinished() {
+// recover looks after the submissions whose attempt began under an earlier owner
+// of the lane. They may have been sent: what became of them is found out beside
+// the lane's other work.
+func (l *lane) recover(ctx context.Context) error {
+	if l.recovered {
+		return nil
+	}
 	fence, mine := l.o.Owner.Fence(l.id)
 	if !mine {
-		return
+		return errNotMine
 	}
-	subs, err := l.o.Store.Unfinished(l.o.run, l.id)
+	subs, err := l.o.Store.Unfinished(ctx, l.id)
 	if err != nil {
-		l.o.Log.Error("look for unfinished attempts", "mailbox", l.id, "err", err)
-		return
+		return err
 	}
 	for _, sub := range subs {
-		if err := l.o.Store.MarkUncertain(l.o.run, fence, sub); err != nil {
-			l.o.Log.Error("mark an unfinished attempt", "submission", sub.ID, "err", err)
-			continue
+		if err := l.o.Store.MarkUncertain(ctx, fence, sub); err != nil {
+			return err
 		}
-		l.lookUp(sub, "")
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recovered = true
+	for _, sub := range subs {
+		l.start(func() { l.lookUp(sub, fence, "", true) })
+	}
+	return nil
 }
 
 // lookUp finds out what became of a message that may have been sent. Found in
 // Sent Items, it is delivered; not found, it goes again; where nobody can look,
-// the mailbox's policy decides.
-func (l *lane) lookUp(sub mailgrant.Submission, transport string) {
+// the mailbox's policy decides. An attempt that nobody recorded is counted here.
+func (l *lane) lookUp(sub mailgrant.Submission, fence store.Fence, transport string, uncounted bool) {
+	l.looking <- struct{}{}
+	defer func() { <-l.looking }()
 	ctx := l.o.run
 	if err := l.read(ctx); err != nil {
 		l.o.Log.Warn("read the mailbox", "mailbox", l.id, "err", err)
@@ -45,36 +58,39 @@ func (l *lane) lookUp(sub mailgrant.Submission, transport string) {
 	l.mu.Lock()
 	way, wayErr, policy := l.way, l.wayErr, l.box.Uncertain
 	l.mu.Unlock()
+	at := l.o.now().UTC()
 	found, looked := false, false
 	if wayErr == nil {
-		found, looked = l.look(ctx, way, sub)
+		found, looked = l.find(ctx, way, sub)
 	}
-	a := mailgrant.Attempt{Submission: sub.ID, Org: sub.Org, N: sub.Attempts + 2, Mailbox: l.id, Transport: transport, StartedAt: l.o.now().UTC(),
-		EndedAt: l.o.now().UTC(), Node: l.o.Node}
-	r := store.Record{Attempt: a, Counts: true}
+	if ctx.Err() != nil {
+		return // it stays uncertain, and is looked for again at the next start
+	}
+	r := result{it: item{sub: sub}, Record: store.Record{Counts: uncounted, Fence: fence, Pending: sub.Pending, Attempt: mailgrant.Attempt{
+		Submission: sub.ID, Org: sub.Org, N: sub.Attempts + 1, Mailbox: l.id, Transport: transport, StartedAt: at, EndedAt: l.o.now().UTC(), Node: l.o.Node}}}
+	r.Attempt.Fate, r.State, r.DueAt = mailgrant.FateLater, mailgrant.SubmissionReady, sub.DueAt // in its old place
 	switch {
 	case found:
 		r.Attempt.Fate, r.Attempt.Reply = mailgrant.FateDelivered, "found in Sent Items by its Message-ID"
-		r.State = mailgrant.SubmissionDelivered
+		r.State, r.Pending = mailgrant.SubmissionDelivered, nil
 		r.Events = append(r.Events, event(sub, "submission.delivered", nil))
 	case looked:
-		r.Attempt.Fate, r.Attempt.Reply = mailgrant.FateLater, "not in Sent Items: it is sent again"
-		r.State, r.DueAt = mailgrant.SubmissionReady, l.o.now()
+		r.Attempt.Reply = "not in Sent Items: it is sent again"
 	case policy == "hold":
 		return // it stays uncertain until a person retries or leaves it
 	default:
-		r.Attempt.Fate, r.Attempt.Reply = mailgrant.FateLater, "it may have been sent, and nobody can look: it is sent again"
-		r.State, r.DueAt, r.Duplicate = mailgrant.SubmissionReady, l.o.now(), true
+		r.Attempt.Reply, r.Duplicate = "it may have been sent, and nobody can look: it is sent again", true
 	}
-	l.record(r, false, sub)
 	l.mu.Lock()
-	l.more = true
-	l.alarm(l.o.now().Add(20 * time.Millisecond)) // after the record
+	l.flying += len(r.it.recipients())
 	l.mu.Unlock()
+	l.record(r)
 }
 
-func (l *lane) look(ctx context.Context, w provider.Way, sub mailgrant.Submission) (found, looked bool) {
-	for _, t := range l.o.Transports {
+// find looks into Sent Items, by each transport that can.
+func (l *lane) find(ctx context.Context, w provider.Way, sub mailgrant.Submission) (found, looked bool) {
+	for _, name := range slices.Sorted(maps.Keys(l.o.Transports)) {
+		t := l.o.Transports[name]
 		if t.Find == nil {
 			continue
 		}

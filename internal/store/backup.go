@@ -202,7 +202,7 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) e
 
 func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding) error {
 	now := time.Now()
-	h := mailgrant.Hold{Finding: f, Since: now, ProbeAt: now.AddDate(100, 0, 0)}
+	h := mailgrant.Hold{Finding: f, Since: now, ProbeAt: now.Add(2 * neverProbes)}
 	for _, st := range []stmt{
 		{"UPDATE mailboxes SET hold = ?, state = CASE WHEN state = 'disabled' THEN state ELSE 'held' END", []any{toJSON(h)}},
 		{"UPDATE submissions SET duplicate = 1, state = 0 WHERE state < 3", nil},
@@ -223,6 +223,10 @@ func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding
 	s.seq.Store(last)
 	return err
 }
+
+// neverProbes is beyond the date of any probe: a hold that is to be probed later
+// than that is ended by a person only.
+const neverProbes = 10 * 365 * 24 * time.Hour
 
 func damaged(err error) error {
 	return mailgrant.Errorf(mailgrant.Invalid, err, "the backup is damaged or not one of ours").

@@ -51,7 +51,8 @@ type op struct {
 	fn       func(context.Context, querier) error
 	affected []int64 // by statement, when it succeeded
 
-	bytes int // of its arguments, roughly
+	order string // ops that lock the same rows go in this order, so that two groups do not wait for each other
+	bytes int    // of its arguments, roughly
 	err   error
 	done  chan struct{} // closed when err is set
 	after func(error)   // instead of done: called once, must be quick

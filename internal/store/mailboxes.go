@@ -81,7 +81,11 @@ func (s *Store) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
 // DeleteMailbox removes a mailbox that has nothing left to send.
 func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 	return s.tx(ctx, func(ctx context.Context, q querier) error {
-		waiting, err := one[int64](ctx, q, "SELECT COUNT(*) FROM submissions WHERE mailbox = ? AND state < 3", string(id))
+		// Somebody else's is not found, whatever waits there.
+		if _, err := first(ctx, q, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?"+s.eng.forUpdate(), []any{string(org), string(id)}, mailboxRow); err != nil {
+			return err
+		}
+		waiting, err := one[int64](ctx, q, "SELECT COUNT(*) FROM submissions WHERE mailbox = ? AND org = ? AND state < 3", string(id), string(org))
 		if err != nil {
 			return err
 		}
@@ -89,12 +93,8 @@ func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox still has %d submissions to send", waiting).
 				Fix("wait for them, or cancel them: mailgrant queue cancel")
 		}
-		n, err := q.exec(ctx, "DELETE FROM mailboxes WHERE org = ? AND id = ?", string(org), string(id))
-		if err != nil {
+		if _, err := q.exec(ctx, "DELETE FROM mailboxes WHERE org = ? AND id = ?", string(org), string(id)); err != nil {
 			return err
-		}
-		if n == 0 {
-			return notFound("mailbox", id)
 		}
 		return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.deleted", Subject: id, Mailbox: id})
 	})
@@ -148,14 +148,21 @@ func (s *Store) resume(ctx context.Context, q querier, org, id mailgrant.ID) err
 		micros(now), micros(m.Hold.Since), micros(m.Hold.Since), micros(now), micros(now), string(id), string(org)); err != nil {
 		return err
 	}
+	if s.Clustered() { // its lane may be another node's
+		w := wakeLane(org, id)
+		if _, err := q.exec(ctx, w.sql, w.args...); err != nil {
+			return err
+		}
+	}
 	return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.resumed", Subject: id, Mailbox: id})
 }
 
 // MarkSuccess notes that mail left through these mailboxes.
-func (s *Store) MarkSuccess(ctx context.Context, at map[mailgrant.ID]time.Time) error {
+func (s *Store) MarkSuccess(ctx context.Context, at map[Lane]time.Time) error {
 	stmts := make([]stmt, 0, len(at))
-	for id, t := range at {
-		stmts = append(stmts, stmt{"UPDATE mailboxes SET last_success = ? WHERE id = ?", []any{micros(t), string(id)}})
+	for l, t := range at {
+		stmts = append(stmts, stmt{"UPDATE mailboxes SET last_success = ? WHERE org = ? AND id = ? AND last_success < ?",
+			[]any{micros(t), string(l.Org), string(l.Mailbox), micros(t)}})
 	}
 	if len(stmts) == 0 {
 		return nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,11 +171,16 @@ func (e *pgEngine) run(group []*op) {
 	if len(live) == 0 {
 		return
 	}
+	slices.SortStableFunc(live, func(a, b *op) int { return strings.Compare(a.order, b.order) })
 	err := e.pipeline(live)
 	var refused *pgconn.PgError
-	if err != nil && len(live) > 1 && errors.As(err, &refused) {
+	if errors.As(err, &refused) && refused.Code[:2] == "40" { // it waited for another's rows, and was chosen to give way
+		err = e.pipeline(live)
+	}
+	if err != nil && len(live) > 1 && errors.As(err, &refused) && !mailgrant.AsError(pgError(err)).Code.Temporary() {
 		// One statement was refused, so the server kept nothing: each for itself.
-		// After a lost connection nobody knows, and nothing may be sent twice.
+		// After a lost connection nobody knows, and nothing may be sent twice; a
+		// server that stops or is full would let each of them wait in turn.
 		for _, o := range live {
 			o.finish(pgError(e.pipeline([]*op{o})))
 		}

@@ -29,6 +29,7 @@ type sqliteEngine struct {
 	read  *sql.DB
 	stmts map[string]*sql.Stmt // of the writer's connection
 	conn  *sql.Conn
+	since int // bytes written since the last checkpoint, roughly
 
 	ops  chan *op
 	stop context.CancelFunc
@@ -48,10 +49,15 @@ const (
 	// accept answers within ten seconds. RE-06.
 	busyWait = 4 * time.Second
 
-	// walSoft is when a checkpoint is run beside the writes, walHard when the
-	// writer stops for one so that the log starts again from its beginning.
-	walSoft = 8 << 20
+	// walSoft is how much is written between two checkpoints: after one that no
+	// reader is in the way of, the log starts again from its beginning and its
+	// file does not grow. walHard is when readers are waited for.
+	walSoft = 16 << 20
 	walHard = 256 << 20
+
+	// stmtPages is what a statement writes into the log besides its arguments:
+	// the pages of its table and indexes.
+	stmtPages = 2 << 10
 )
 
 func sqliteDSN(path string, extra ...string) string {
@@ -267,8 +273,14 @@ func (e *sqliteEngine) writer(ctx context.Context) {
 				break more
 			}
 		}
+		for _, o := range group {
+			e.since += o.bytes + stmtPages*max(1, len(o.stmts))
+		}
 		e.run(context.Background(), group)
-		e.checkpoint(ctx)
+		if e.since >= walSoft {
+			e.since = 0
+			e.checkpoint(ctx)
+		}
 	}
 }
 
@@ -282,20 +294,34 @@ func (e *sqliteEngine) run(ctx context.Context, group []*op) {
 	if len(live) == 0 {
 		return
 	}
-	err := e.transaction(ctx, live)
-	if err != nil && len(live) > 1 { // one of them spoiled it: each for itself
-		for _, o := range live {
-			o.finish(sqliteError(e.transaction(ctx, []*op{o})))
-		}
-		return
+	err := e.transaction(ctx, live, false)
+	if err != nil && len(live) > 1 && ofOne(err) {
+		err = e.transaction(ctx, live, true)
 	}
 	err = sqliteError(err)
 	for _, o := range live {
+		if err == nil && o.err != nil {
+			o.finish(sqliteError(o.err))
+			continue
+		}
 		o.finish(err)
 	}
 }
 
-func (e *sqliteEngine) transaction(ctx context.Context, group []*op) error {
+// ofOne says whether a failure may be one op's own. A lock or a file that fails
+// meets each of them: to ask again for each would make the last one wait for all.
+func ofOne(err error) bool {
+	switch sqliteCode(err) & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
+		sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return false
+	}
+	return true
+}
+
+// transaction runs a group. Apart keeps what one of them spoils from the others,
+// at the price of a savepoint each; its error is then in the op.
+func (e *sqliteEngine) transaction(ctx context.Context, group []*op, apart bool) error {
 	if e.conn == nil {
 		if err := e.connect(ctx); err != nil {
 			return err
@@ -306,8 +332,12 @@ func (e *sqliteEngine) transaction(ctx context.Context, group []*op) error {
 		e.distrust(err)
 		return err
 	}
+	run := w.op
+	if apart {
+		run = w.apart
+	}
 	for _, o := range group {
-		if err := w.op(ctx, o); err != nil {
+		if err := run(ctx, o); err != nil {
 			_, rb := w.exec(ctx, "ROLLBACK")
 			e.distrust(errors.Join(err, rb))
 			return err
@@ -355,6 +385,23 @@ func (w sqliteTx) op(ctx context.Context, o *op) error {
 	return nil
 }
 
+// apart runs o in a savepoint. What is o's own failure is kept in o.
+func (w sqliteTx) apart(ctx context.Context, o *op) error {
+	if _, err := w.exec(ctx, "SAVEPOINT one"); err != nil {
+		return err
+	}
+	if o.err = w.op(ctx, o); o.err != nil {
+		if !ofOne(o.err) {
+			return o.err
+		}
+		if _, err := w.exec(ctx, "ROLLBACK TO one"); err != nil {
+			return o.err // the whole transaction is rolled back already, as on a full disk
+		}
+	}
+	_, err := w.exec(ctx, "RELEASE one")
+	return err
+}
+
 func (w sqliteTx) prepare(ctx context.Context, q string) (*sql.Stmt, error) {
 	if s := w.e.stmts[q]; s != nil {
 		return s, nil
@@ -391,14 +438,13 @@ func (w sqliteTx) query(ctx context.Context, q string, args ...any) (rows, error
 }
 
 // checkpoint moves the log into the database beside the readers, and at walHard
-// stops for it.
+// waits for them.
 func (e *sqliteEngine) checkpoint(ctx context.Context) {
-	fi, err := os.Stat(e.path + "-wal")
-	if err != nil || fi.Size() < walSoft || e.conn == nil {
+	if e.conn == nil {
 		return
 	}
 	mode := "PASSIVE"
-	if fi.Size() > walHard {
+	if fi, err := os.Stat(e.path + "-wal"); err == nil && fi.Size() > walHard {
 		mode = "TRUNCATE"
 	}
 	var busy, logged, moved int

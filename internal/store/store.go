@@ -42,6 +42,7 @@ type Store struct {
 	watchMu sync.Mutex
 	watch   map[chan struct{}]bool
 	listen  context.CancelFunc // PostgreSQL: ends the listener
+	tell    chan struct{}      // PostgreSQL: events were added that the other nodes do not know of
 	lanes   atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	wg      sync.WaitGroup
 }

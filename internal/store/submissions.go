@@ -28,12 +28,14 @@ type Fence struct {
 	Generation int64
 }
 
-// where is what a fenced write adds to its conditions.
+// where is what a fenced write adds to its conditions. The shard's row is locked
+// until the write is durable: who takes the shard over sees all that was written
+// under the generation before, or none of it is written.
 func (f Fence) where(args []any) (string, []any) {
 	if f.Node == "" {
 		return "", args
 	}
-	return " AND EXISTS (SELECT 1 FROM shards WHERE n = ? AND node = ? AND generation = ?)",
+	return " AND EXISTS (SELECT 1 FROM shards WHERE n = ? AND node = ? AND generation = ? FOR SHARE)",
 		append(args, f.Shard, string(f.Node), f.Generation)
 }
 
@@ -43,32 +45,56 @@ type Acceptance struct {
 	Body       []byte // the only chunk, sealed; nil when the chunks are there already
 	Digest     []byte // of the body and envelope, for the idempotency key
 	KeepKey    time.Duration
-	WakeOthers bool // another node owns the lane
+	WakeOthers bool  // another node owns the lane
+	Fence      Fence // of a submission in the state sending: the right to send it
 }
 
-const submissionInsert = `INSERT INTO submissions (org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, doc)`
+const submissionInsert = `INSERT INTO submissions (org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, doc)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // AcceptSubmission makes a submission durable, with its body and its event, in
 // one transaction. When its idempotency key was used before, nothing is written
-// and the earlier submission comes back; Conflict when that one differs.
+// and the earlier submission comes back; Conflict when that one differs. One in
+// the state sending comes back as ready when its lane belongs to another node by
+// now.
 func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.Submission, error) {
 	sub := a.Submission
-	values := []any{string(sub.Org), string(sub.ID), string(sub.App), string(sub.Route.Mailbox), stateNumbers[sub.State], int64(0), int64(0),
-		sub.Size, micros(sub.AcceptedAt), micros(sub.DueAt), micros(sub.ExpiresAt), toJSON(sub)}
-	accepted := s.event(mailgrant.Event{Org: sub.Org, Kind: "submission.accepted", At: sub.AcceptedAt, Subject: sub.ID, App: sub.App, Mailbox: sub.Route.Mailbox})
-	stmts := make([]stmt, 0, 5)
-	if sub.IdempotencyKey == "" {
-		stmts = append(stmts, stmt{submissionInsert + " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values}, accepted)
-		if a.Body != nil {
-			stmts = append(stmts, chunkInsert(sub.Org, sub.ID, 0, a.Body))
-		}
-		if a.WakeOthers {
-			stmts = append(stmts, wakeLane(sub.Org, sub.Route.Mailbox))
-		}
-		_, err := s.do(ctx, stmts...)
+	if sub.IdempotencyKey != "" {
+		return s.acceptOnce(ctx, a)
+	}
+	fenced := sub.State == mailgrant.SubmissionSending && a.Fence.Node != ""
+	if fenced {
+		a.Submission.State = mailgrant.SubmissionReady
+	}
+	stmts := s.accepted(a)
+	if fenced {
+		stmts = append(stmts, beginOf(a.Fence, sub))
+	}
+	n, err := s.do(ctx, stmts...)
+	if err != nil {
 		return sub, err
 	}
-	return s.acceptOnce(ctx, a, values, accepted)
+	if fenced && n[len(n)-1] == 0 {
+		sub.State = mailgrant.SubmissionReady
+	}
+	s.told()
+	return sub, nil
+}
+
+// accepted are the statements that keep a submission.
+func (s *Store) accepted(a Acceptance) []stmt {
+	sub := a.Submission
+	stmts := make([]stmt, 0, 5)
+	stmts = append(stmts, stmt{submissionInsert, []any{string(sub.Org), string(sub.ID), string(sub.App), string(sub.Route.Mailbox), stateNumbers[sub.State],
+		int64(0), int64(0), sub.Size, micros(sub.AcceptedAt), micros(sub.DueAt), micros(sub.ExpiresAt), toJSON(sub)}},
+		s.event(mailgrant.Event{Org: sub.Org, Kind: "submission.accepted", At: sub.AcceptedAt, Subject: sub.ID, App: sub.App, Mailbox: sub.Route.Mailbox}))
+	if a.Body != nil {
+		stmts = append(stmts, chunkInsert(sub.Org, sub.ID, 0, a.Body))
+	}
+	if a.WakeOthers {
+		stmts = append(stmts, wakeLane(sub.Org, sub.Route.Mailbox))
+	}
+	return stmts
 }
 
 func chunkInsert(org, owner mailgrant.ID, n int64, sealed []byte) stmt {
@@ -76,9 +102,10 @@ func chunkInsert(org, owner mailgrant.ID, n int64, sealed []byte) stmt {
 }
 
 // acceptOnce accepts under an idempotency key.
-func (s *Store) acceptOnce(ctx context.Context, a Acceptance, values []any, accepted stmt) (sub mailgrant.Submission, err error) {
-	sub = a.Submission
+func (s *Store) acceptOnce(ctx context.Context, a Acceptance) (sub mailgrant.Submission, err error) {
+	defer s.told()
 	err = s.tx(ctx, func(ctx context.Context, q querier) error {
+		sub = a.Submission // again at each run
 		now := time.Now()
 		if _, err := q.exec(ctx, "DELETE FROM idempotency WHERE org = ? AND app = ? AND key = ? AND expires_at <= ?",
 			string(sub.Org), string(sub.App), sub.IdempotencyKey, micros(now)); err != nil {
@@ -104,26 +131,18 @@ func (s *Store) acceptOnce(ctx context.Context, a Acceptance, values []any, acce
 			sub, err = first(ctx, q, "submission", mailgrant.ID(id), submissionColumns+" WHERE s.org = ? AND s.id = ?", []any{string(sub.Org), id}, submissionRow)
 			return err
 		}
-		stmts := []stmt{{submissionInsert + " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values}, accepted}
-		if a.Body != nil {
-			stmts = append(stmts, chunkInsert(sub.Org, sub.ID, 0, a.Body))
-		}
-		for _, st := range stmts {
-			if _, err := q.exec(ctx, st.sql, st.args...); err != nil {
-				return err
-			}
-		}
-		if a.WakeOthers {
-			w := wakeLane(sub.Org, sub.Route.Mailbox)
-			r, err := q.query(ctx, w.sql, w.args...)
-			if err != nil {
-				return err
-			}
-			r.Close()
-		}
-		return nil
+		return execAll(ctx, q, s.accepted(a))
 	})
 	return sub, err
+}
+
+func execAll(ctx context.Context, q querier, stmts []stmt) error {
+	for _, st := range stmts {
+		if _, err := q.exec(ctx, st.sql, st.args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // PutChunk keeps one chunk of a large body before its submission is accepted.
@@ -195,7 +214,7 @@ func (s *Store) Submissions(ctx context.Context, org mailgrant.ID, f SubmissionF
 	q, args := submissionColumns+" WHERE s.org = ?", []any{string(org)}
 	if f.After != "" {
 		b, err := base64.RawURLEncoding.DecodeString(f.After)
-		if err != nil {
+		if err != nil || !mailgrant.ID(b).Is(mailgrant.PrefixSubmission) {
 			return nil, "", mailgrant.Errorf(mailgrant.Invalid, err, "the cursor is not one of ours").Fix("take it from the answer before").At("cursor")
 		}
 		q += " AND s.id < ?"
@@ -229,10 +248,24 @@ func (s *Store) Submissions(ctx context.Context, org mailgrant.ID, f SubmissionF
 
 // Attempts are those of a submission, in order.
 func (s *Store) Attempts(ctx context.Context, org, submission mailgrant.ID) ([]mailgrant.Attempt, error) {
-	return list(ctx, s.eng, "SELECT doc FROM attempts WHERE org = ? AND submission = ? ORDER BY n", []any{string(org), string(submission)}, doc[mailgrant.Attempt])
+	return list(ctx, s.eng, "SELECT n, doc FROM attempts WHERE org = ? AND submission = ? ORDER BY n", []any{string(org), string(submission)},
+		func(r rows) (mailgrant.Attempt, error) {
+			var n int64
+			var text string
+			if err := r.Scan(&n, &text); err != nil {
+				return mailgrant.Attempt{}, err
+			}
+			a := fromJSON[mailgrant.Attempt](text)
+			if a == nil {
+				return mailgrant.Attempt{}, errors.New("store: an attempt does not read")
+			}
+			a.N = int(n)
+			return *a, nil
+		})
 }
 
-// CancelSubmission ends a submission that is not being sent.
+// CancelSubmission ends a submission that is not being sent. One that is
+// uncertain is left as it is: nobody asks any more whether it was sent.
 func (s *Store) CancelSubmission(ctx context.Context, org, id mailgrant.ID) error {
 	defer s.told()
 	return s.tx(ctx, func(ctx context.Context, q querier) error {
@@ -240,7 +273,7 @@ func (s *Store) CancelSubmission(ctx context.Context, org, id mailgrant.ID) erro
 		if err != nil {
 			return err
 		}
-		if sub.State != mailgrant.SubmissionReady {
+		if sub.State != mailgrant.SubmissionReady && sub.State != mailgrant.SubmissionUncertain {
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the submission is %s and can no longer be cancelled", sub.State).
 				Fix("look at it: mailgrant queue show %s", id)
 		}
@@ -275,7 +308,8 @@ func (s *Store) RetrySubmission(ctx context.Context, org, id mailgrant.ID) error
 				return mailgrant.Errorf(mailgrant.Conflict, err, "the body of this submission is no longer kept").Fix("send the message again")
 			}
 			life := sub.ExpiresAt.Sub(sub.AcceptedAt)
-			_, err = q.exec(ctx, "UPDATE submissions SET state = 0, due_at = ?, expires_at = ?, final_at = 0 WHERE org = ? AND id = ?",
+			_, err = q.exec(ctx, `UPDATE submissions SET state = 0, due_at = ?, expires_at = ?, final_at = 0,
+				duplicate = CASE WHEN state = 2 THEN 1 ELSE duplicate END WHERE org = ? AND id = ?`,
 				micros(now), micros(now.Add(life)), string(org), string(id))
 		default:
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the submission is %s", sub.State).Fix("nothing is to be done")
@@ -316,9 +350,11 @@ func (s *Store) DueSubmissions(ctx context.Context, mailbox mailgrant.ID, at tim
 		[]any{string(mailbox), micros(at), limit}, submissionRow)
 }
 
-// NextDue is when the next of a lane becomes due; zero when nothing is left.
-func (s *Store) NextDue(ctx context.Context, mailbox mailgrant.ID) (time.Time, error) {
-	n, err := one[*int64](ctx, s.eng, "SELECT MIN(due_at) FROM submissions WHERE mailbox = ? AND state < 3 AND state = 0", string(mailbox))
+// NextDue is when the next of a lane becomes due after a time; zero when none
+// will.
+func (s *Store) NextDue(ctx context.Context, mailbox mailgrant.ID, after time.Time) (time.Time, error) {
+	n, err := one[*int64](ctx, s.eng, "SELECT MIN(due_at) FROM submissions WHERE mailbox = ? AND state < 3 AND due_at > ? AND state = 0",
+		string(mailbox), micros(after))
 	if err != nil || n == nil {
 		return time.Time{}, err
 	}
@@ -338,8 +374,7 @@ func (s *Store) Unfinished(ctx context.Context, mailbox mailgrant.ID) ([]mailgra
 func (s *Store) BeginAttempt(ctx context.Context, f Fence, subs []mailgrant.Submission) (ok []bool, err error) {
 	stmts := make([]stmt, len(subs))
 	for i, sub := range subs {
-		where, args := f.where([]any{string(sub.Org), string(sub.ID)})
-		stmts[i] = stmt{"UPDATE submissions SET state = 1 WHERE org = ? AND id = ? AND state = 0" + where, args}
+		stmts[i] = beginOf(f, sub)
 	}
 	n, err := s.do(ctx, stmts...)
 	if err != nil {
@@ -352,9 +387,14 @@ func (s *Store) BeginAttempt(ctx context.Context, f Fence, subs []mailgrant.Subm
 	return ok, nil
 }
 
+func beginOf(f Fence, sub mailgrant.Submission) stmt {
+	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
+	return stmt{"UPDATE submissions SET state = 1 WHERE org = ? AND id = ? AND state = 0" + where, args}
+}
+
 // A Record is what an attempt came to.
 type Record struct {
-	Attempt   mailgrant.Attempt
+	Attempt   mailgrant.Attempt // its N is given by the store
 	State     mailgrant.SubmissionState
 	DueAt     time.Time // ready: when to try again
 	Duplicate bool      // another copy may have been sent
@@ -363,7 +403,16 @@ type Record struct {
 	Events    []mailgrant.Event
 	Handed    int // recipients to count for the day's limit; 0 when nobody counts
 	Fence     Fence
+
+	// Bounce tells the sender of recipients that were given up. It is accepted in
+	// the same transaction, so that nobody is left without an answer.
+	Bounce *Acceptance
 }
+
+// attemptInsert numbers the attempts of a submission as they are recorded. The
+// same one twice, as after a commit whose answer was lost, is one.
+const attemptInsert = `INSERT INTO attempts (org, submission, n, doc)
+	SELECT ?, ?, COALESCE(MAX(n), 0) + 1, ? FROM attempts WHERE org = ? AND submission = ? HAVING COUNT(CASE WHEN doc = ? THEN 1 END) = 0`
 
 func (s *Store) record(r Record) []stmt {
 	a := r.Attempt
@@ -378,11 +427,11 @@ func (s *Store) record(r Record) []stmt {
 	where, args := r.Fence.where([]any{stateNumbers[r.State], flag(r.Counts), flag(r.Duplicate), micros(r.DueAt), final, pending, optional(a.Finding),
 		string(a.Org), string(a.Submission)})
 	stmts := make([]stmt, 0, 3+len(r.Events))
+	doc := toJSON(a)
 	stmts = append(stmts,
 		stmt{`UPDATE submissions SET state = ?, attempts = attempts + ?, duplicate = CASE WHEN ? = 1 THEN 1 ELSE duplicate END,
 			due_at = ?, final_at = ?, pending = ?, finding = ? WHERE org = ? AND id = ? AND state < 3` + where, args},
-		stmt{"INSERT INTO attempts (org, submission, n, doc) VALUES (?, ?, ?, ?) ON CONFLICT (org, submission, n) DO NOTHING",
-			[]any{string(a.Org), string(a.Submission), int64(a.N), toJSON(a)}})
+		stmt{attemptInsert, []any{string(a.Org), string(a.Submission), doc, string(a.Org), string(a.Submission), doc}})
 	for _, e := range r.Events {
 		stmts = append(stmts, s.event(e))
 	}
@@ -399,9 +448,12 @@ func (s *Store) record(r Record) []stmt {
 // with Conflict, and its attempt stays on record.
 func (s *Store) RecordAttempt(r Record, done func(error)) {
 	o := newOp(s.record(r))
-	o.done = nil
-	o.after = func(err error) {
-		if err == nil && o.affected[0] == 0 {
+	touched := func() int64 { return o.affected[0] }
+	if r.Bounce != nil {
+		o, touched = s.recordWith(o.stmts, *r.Bounce)
+	}
+	o.done, o.after = nil, func(err error) {
+		if err == nil && touched() == 0 {
 			err = fencedOut(nil)
 		}
 		if err == nil {
@@ -409,9 +461,33 @@ func (s *Store) RecordAttempt(r Record, done func(error)) {
 		}
 		done(err)
 	}
-	if err := s.eng.submit(context.Background(), o); err != nil {
+	if r.Handed > 0 {
+		o.order = string(r.Attempt.Mailbox)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
+	defer cancel()
+	if err := s.eng.submit(ctx, o); err != nil {
 		done(err)
 	}
+}
+
+// recordWithin is how long a record may take before it is tried again.
+const recordWithin = 20 * time.Second
+
+// recordWith records an attempt and accepts the bounce that goes with it, unless
+// the record is refused.
+func (s *Store) recordWith(stmts []stmt, bounce Acceptance) (o *op, touched func() int64) {
+	var n int64
+	return &op{fn: func(ctx context.Context, q querier) (err error) {
+		st := stmts[0]
+		if n, err = q.exec(ctx, st.sql, st.args...); err != nil {
+			return err
+		}
+		if n == 0 {
+			return execAll(ctx, q, stmts[1:2]) // the attempt stays on record
+		}
+		return execAll(ctx, q, append(stmts[1:], s.accepted(bounce)...))
+	}}, func() int64 { return n }
 }
 
 // MarkUncertain keeps that an unfinished submission may have been sent.

@@ -236,10 +236,13 @@ func laneKeepsOrder(t *testing.T, f *fixture) {
 			t.Fatalf("place %d: %s, want %s", i, got[i].ID, want[i])
 		}
 	}
-	next, err := f.NextDue(f.ctx, f.box.ID)
+	next, err := f.NextDue(f.ctx, f.box.ID, time.Now())
 	f.must(t, err)
-	if next.After(time.Now()) {
-		t.Errorf("next due %v", next)
+	if !next.Equal(future.DueAt.Truncate(time.Microsecond)) {
+		t.Errorf("next due %v, want %v", next, future.DueAt)
+	}
+	if next, err = f.NextDue(f.ctx, f.box.ID, future.DueAt); err != nil || !next.IsZero() {
+		t.Errorf("after the last: %v, %v", next, err)
 	}
 }
 

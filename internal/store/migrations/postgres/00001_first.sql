@@ -98,6 +98,7 @@ CREATE TABLE mailboxes (
   UNIQUE (org, address)
 );
 CREATE INDEX mailboxes_grant ON mailboxes (org, grant_id);
+CREATE INDEX mailboxes_role ON mailboxes (org, role, id);
 
 CREATE TABLE apps (
   org  TEXT NOT NULL REFERENCES organizations (id),
@@ -121,6 +122,7 @@ CREATE TABLE keys (
   FOREIGN KEY (org, app) REFERENCES apps (org, id)
 );
 CREATE INDEX keys_app ON keys (org, app);
+CREATE INDEX keys_id ON keys (id);
 
 -- state: 0 ready, 1 sending, 2 uncertain, 3 delivered, 4 failed, 5 cancelled.
 CREATE TABLE submissions (
