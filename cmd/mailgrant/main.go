@@ -17,6 +17,25 @@ import (
 
 // commands are all there are, in the order in which help shows them.
 var commands = []func(*cli) *cobra.Command{
+	newServe,
+	newDemo,
+	newSim,
+	newSend,
+	newGrant,
+	newRegistration,
+	newMailbox,
+	newApp,
+	newCheck,
+	newEvents,
+	newQueue,
+	newRoute,
+	newExplain,
+	newHealth,
+	newOrganization,
+	newConfig,
+	newBackup,
+	newRestore,
+	newKey,
 	newVersion,
 }
 
@@ -64,7 +83,7 @@ MAILGRANT_KEY.
 
 // group is a command that only holds others.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short}
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return unknown(cmd, args[0])

@@ -4,13 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/mailgrant/mailgrant"
 )
 
 // A printer writes for people.
@@ -103,3 +107,44 @@ func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
+
+// outcome is what a command without another answer did.
+type outcome struct {
+	ID     string `json:"id"`
+	Result string `json:"result"` // deleted, revoked, resumed, …
+}
+
+// done says that something happened to one thing.
+func (c *cli) done(cmd *cobra.Command, id mailgrant.ID, result string) error {
+	return c.show(cmd, outcome{string(id), result}, func(p *printer) { p.line("%s %s", id, result) })
+}
+
+// finding writes what failed and how it is mended.
+func (p *printer) finding(f *mailgrant.Finding, indent string) {
+	if f == nil {
+		return
+	}
+	p.line("%s%s", indent, oneLine(f.Sentence))
+	if f.Remedy != "" {
+		p.line("%sFix: %s", indent, oneLine(f.Remedy))
+	}
+	for i, s := range f.Steps {
+		text := s.Text
+		if s.Place != "" {
+			text = s.Place + ": " + text
+		}
+		p.line("%s  %d. %s", indent, i+1, oneLine(text))
+		if s.Command != "" {
+			p.line("%s     $ %s", indent, oneLine(s.Command))
+		}
+	}
+	if who := whoWords[f.Who]; who != "" {
+		p.line("%sWho: %s", indent, who)
+	}
+	if f.Raw != "" {
+		p.line("%sSaid: %s", indent, oneLine(f.Raw))
+	}
+}
+
+// sorted are the keys of m in order.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailgrant/mailgrant/client"
+)
+
+func newHealth(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "health", Short: "Say how the installation does; exit status 1 when something is wrong", Args: count(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			h, err := cl.Health(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := c.show(cmd, h, func(p *printer) { p.health(h) }); err != nil {
+				return err
+			}
+			if !h.OK {
+				return errFailed
+			}
+			return nil
+		},
+	}
+}
+
+func (p *printer) health(h client.Health) {
+	state := "well"
+	if !h.OK {
+		state = "not well"
+	}
+	p.fields("State", state, "Version", h.Version, "Node", string(h.Node), "Database", h.Database, "Up", span(h.Uptime), "Waiting", strconv.FormatInt(h.Queue, 10))
+	for _, s := range h.Problems {
+		p.line("Problem: %s", oneLine(s))
+	}
+	for _, state := range sorted(h.Grants) {
+		p.line("Grants %s: %d", state, h.Grants[state])
+	}
+	for _, d := range h.Doors {
+		p.line("Door %s %s", d.URI, d.Fingerprint)
+	}
+	if len(h.Mailboxes) == 0 {
+		return
+	}
+	p.line("")
+	var rows [][]string
+	for _, m := range h.Mailboxes {
+		rows = append(rows, []string{m.Address, string(m.State), m.Cause, strconv.FormatInt(m.Waiting, 10), date(m.LastSuccess)})
+	}
+	p.table([]string{"MAILBOX", "STATE", "CAUSE", "WAITING", "LAST SUCCESS"}, rows)
+}
