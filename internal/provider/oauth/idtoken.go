@@ -72,13 +72,16 @@ func (c *Client) verify(ctx context.Context, keys *Keys, raw, access, nonce stri
 	if len(raw) > idTokenMax {
 		return claims, fmt.Errorf("it has %d bytes, more than %d", len(raw), idTokenMax)
 	}
-	issuer := c.Settings.Issuer
-	v := oidc.NewVerifier(issuer, keys.of(c), &oidc.Config{
+	set := keys.of(c)
+	v := oidc.NewVerifier(c.Settings.Issuer, set, &oidc.Config{
 		ClientID: c.ClientID, SupportedSigningAlgs: algorithms,
 		SkipIssuerCheck: true, // below: Entra's template rule
 		SkipExpiryCheck: true, // below: with our skew
 	})
 	t, err := v.Verify(ctx, raw)
+	if err != nil && set.failed != nil {
+		return claims, set.failed
+	}
 	if err != nil {
 		return claims, err
 	}

@@ -64,6 +64,7 @@ func (k *Keys) of(c *Client) *keysOf {
 type keysOf struct {
 	client *Client
 	set    *keySet
+	failed error // of fetching them: go-oidc tells it as text only
 }
 
 // VerifySignature implements oidc.KeySet. Keys in the token's header are not
@@ -130,6 +131,7 @@ func (k *keysOf) load(ctx context.Context, id string, other bool) ([]publicKey, 
 		return fits, err
 	}
 	keys, err := k.client.fetchKeys(ctx)
+	k.failed = err
 	return k.set.take(k.client.now(), keys, err, id, other)
 }
 
