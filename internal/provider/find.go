@@ -66,7 +66,7 @@ func conclude(g Guess, mx Template, hasMX bool) Guess {
 	case hasMX && mx.ID == "microsoft365":
 		g.Template, g.Name, g.Sure = mx.ID, mx.Name, g.Tenant != ""
 		g.Reason = "the mail servers of " + g.Domain + " are those of " + mx.Name
-		if c := cloudOfMX(g.MX); c != "" {
+		if c := cloudOfMX(g.MX); c != "" && g.Cloud != "dod" { // whose mail servers bear the names of gcc-high
 			g.Cloud = c
 		}
 	case hasMX:
