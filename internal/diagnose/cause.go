@@ -125,13 +125,29 @@ func (c Cause) finding(e *evidence, v verdict) mailgrant.Finding {
 		steps = c.Consumer.Steps
 	}
 	for _, s := range steps {
-		f.Steps = append(f.Steps, mailgrant.Step{Place: s.Place, Text: fill(s.Text), Command: fill(s.Command)})
+		f.Steps = append(f.Steps, mailgrant.Step{Place: fill(s.Place), Text: fill(s.Text), Command: e.fillCommand(s.Command)})
 	}
 	return f
 }
 
 // fill puts facts in place of {name|words for when it is not known}.
-func (e *evidence) fill(s string) string {
+func (e *evidence) fill(s string) string { return fillWith(s, e.fact) }
+
+// fillCommand does so in a line to copy, where a fact must not be able to say
+// more to a shell than its own name.
+func (e *evidence) fillCommand(s string) string {
+	return fillWith(s, func(name string) string {
+		v := e.fact(name)
+		for i := 0; i < len(v); i++ {
+			if !wordByte(v[i]) && !strings.ContainsRune("@+-:", rune(v[i])) {
+				return ""
+			}
+		}
+		return strings.TrimLeft(v, "-")
+	})
+}
+
+func fillWith(s string, fact func(name string) string) string {
 	if !strings.Contains(s, "{") {
 		return s
 	}
@@ -149,7 +165,7 @@ func (e *evidence) fill(s string) string {
 		}
 		name, other, ok := strings.Cut(s[i+1:i+end], "|")
 		b.WriteString(s[:i])
-		if v := e.fact(name); v != "" {
+		if v := fact(name); v != "" {
 			b.WriteString(v)
 		} else if ok {
 			b.WriteString(other)
@@ -184,7 +200,7 @@ func (e *evidence) fact(name string) string {
 		v = e.codeName()
 	case "wait":
 		if e.wait > 0 {
-			v = e.wait.String()
+			v = spanWords(e.wait)
 		}
 	default:
 		v = x.str(name)

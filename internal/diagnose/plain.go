@@ -12,7 +12,8 @@ import (
 // quoted-printable, percent signs, HTML. It says whether the text is a page.
 func plain(s string) (string, bool) {
 	s = unescape(s)
-	if strings.Contains(s, "=\n") || strings.Contains(s, "=\r\n") {
+	s = strings.ReplaceAll(s, "\r\n", "\n")
+	if softEnds(s) {
 		s = unquotePrintable(s)
 	}
 	if strings.Contains(s, "%") {
@@ -76,10 +77,26 @@ func unescape(s string) string {
 	return b.String()
 }
 
+// softEnds reports lines that end in "=" as quoted-printable does. Base64 ends
+// so too, but in a long word.
+func softEnds(s string) bool {
+	for i := strings.Index(s, "=\n"); i >= 0; {
+		word := s[strings.LastIndexAny(s[:i], " \n")+1 : i]
+		if len(word) < 24 && !strings.HasSuffix(word, "=") {
+			return true
+		}
+		next := strings.Index(s[i+1:], "=\n")
+		if next < 0 {
+			return false
+		}
+		i += 1 + next
+	}
+	return false
+}
+
 // unquotePrintable removes soft line ends and resolves =C3 pairs.
 func unquotePrintable(s string) string {
-	s = strings.NewReplacer("=\r\n", "", "=\n", "").Replace(s)
-	return unhex(s, '=')
+	return unhex(strings.ReplaceAll(s, "=\n", ""), '=')
 }
 
 func unpercent(s string) string { return unhex(s, '%') }

@@ -17,13 +17,16 @@ var secrets = regexp.MustCompile(`(?i)` +
 	`|\b(?:bearer|zoho-oauthtoken)\s+[\w.~+/=-]{8,}` +
 	`|\bbasic\s+[a-z0-9+/=]{16,}` +
 	`|\bauth(?:enticate)?\s+(?:xoauth2|oauthbearer|plain|login)\s+[\w+/=-]{8,}` +
-	`|["']?\b(?:client_secret|client_assertion|refresh_token|access_token|id_token|device_code|code_verifier|assertion|password|passwd|pwd|api_?key|secret)\b["']?\s*[=:]\s*(?:"[^"]*"?|'[^']*'?|[^\s&,;"'})]+)` +
-	`|[?&](?:code|state|token)=[^\s&"']{8,}` +
+	`|\b(?:client_secret|client_assertion|refresh_token|access_token|id_token|device_code|code_verifier|assertion|password|passwd|pwd|api_?key|secret)\b\\*["']?\s*(?:=>|[=:])\s*\\*(?:"[^"]*"?|'[^']*'?|[^\s&,;"'})]+)` +
+	`|[?&](?:code|state|token)=[^\s&"']{8,}|\bcode=[\w.-]{40,}` +
+	`|\bdXNlcj[\w+/=]{8,}|\bbixhP[\w+/=]{8,}` + // XOAUTH2 and OAUTHBEARER in base64
+	`|://[^/\s:@"']+:[^/\s@"']+@` +
 	`|\bGOCSPX-[\w-]+|\bya29\.[\w.-]+|\b[01]\.A[\w-]{40,}[\w.-]*|\bM\.C\d{3}_[\w.!*$-]+|\bmg_[a-z0-9]+_\w+` +
 	`|\b1//[\w-]{20,}` +
 	`|\b[A-Za-z0-9+/_-]{120,}={0,2}`)
 
-var loginLine = regexp.MustCompile(`(?i)(\blogin\s+"?[^\s"]+@[^\s"]+"?\s+)("[^"]*"|[^\s"]+)`)
+// loginLine finds the password in a line of IMAP or POP.
+var loginLine = regexp.MustCompile(`(?i)(\blogin\s+"?[^\s"]+@[^\s"]+"?\s+|\blogin\s+"[^"]+"\s+|(?:^|[\n>:'"] ?)pass\s+)("[^"]*"|[^\s"]+)`)
 
 // raw is the text without secrets and control characters, cut to rawSize.
 func raw(s string) string {
@@ -51,7 +54,7 @@ func raw(s string) string {
 // risky spares most texts the search: no word of a secret, no long run.
 func risky(s string) bool {
 	low := strings.ToLower(s)
-	for _, w := range []string{"eyj", "bearer", "basic ", "auth", "secret", "token", "passw", "pwd", "assertion", "code", "api", "login", "ya29", "gocspx", "1//", "state=", "mg_", "m.c"} {
+	for _, w := range []string{"eyj", "bearer", "basic ", "auth", "secret", "token", "passw", "pwd", "assertion", "code", "api", "login", "ya29", "gocspx", "1//", "state=", "mg_", "m.c", "dxnlcj", "bixhp", "://", "pass "} {
 		if strings.Contains(low, w) {
 			return true
 		}
@@ -71,6 +74,9 @@ func risky(s string) bool {
 
 // hide keeps the name of a secret and drops its value.
 func hide(s string) string {
+	if strings.HasPrefix(s, "://") {
+		return "://[secret]@"
+	}
 	if i := strings.IndexAny(s, "=:"); i > 0 && i < 30 {
 		return s[:i+1] + "[secret]"
 	}

@@ -32,7 +32,7 @@ func (e *evidence) ordinary() bool {
 			fine = true
 		}
 	}
-	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired")
+	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired", "status4")
 }
 
 const (

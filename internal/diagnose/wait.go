@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -57,6 +58,9 @@ func span(s string, unit time.Duration) time.Duration {
 			break
 		}
 	}
+	if time.Duration(n) > longestWait/unit {
+		return longestWait
+	}
 	return time.Duration(n) * unit
 }
 
@@ -66,4 +70,21 @@ var units = []struct {
 }{
 	{"milliseconds", time.Millisecond}, {"millisecond", time.Millisecond}, {"msec", time.Millisecond}, {"ms", time.Millisecond},
 	{"min", time.Minute}, {"hour", time.Hour}, {"hrs", time.Hour}, {"h ", time.Hour}, {"day", 24 * time.Hour}, {"sec", time.Second}, {"s", time.Second}, {"m ", time.Minute},
+}
+
+// spanWords says a span to a person, rounded up so that nobody comes too early.
+func spanWords(d time.Duration) string {
+	n, unit := (d+time.Second-1)/time.Second, "second"
+	switch {
+	case d > 48*time.Hour:
+		n, unit = (d+24*time.Hour-1)/(24*time.Hour), "day"
+	case d > 2*time.Hour:
+		n, unit = (d+time.Hour-1)/time.Hour, "hour"
+	case d > 2*time.Minute:
+		n, unit = (d+time.Minute-1)/time.Minute, "minute"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return strconv.Itoa(int(n)) + " " + unit
 }
