@@ -32,6 +32,8 @@ var commands = []func(*cli) *cobra.Command{
 	newExplain,
 	newHealth,
 	newOrganization,
+	newApply,
+	newExport,
 	newConfig,
 	newBackup,
 	newRestore,
