@@ -79,6 +79,7 @@ MAILGRANT_KEY.
 	for _, f := range commands {
 		root.AddCommand(f(c))
 	}
+	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	return root
 }

@@ -242,7 +242,7 @@ func (a *Access) admit(e *entry, l *loaded, door, source string) (mailgrant.Call
 			Fix("switch it on: mailgrant app enable %s", app.Name)
 	case len(app.Doors) > 0 && !slices.Contains(app.Doors, door):
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not use the %s door", app.Name, door).
-			Fix("allow it: mailgrant app update %s --door %s", app.Name, door)
+			Fix("allow it: mailgrant app set %s --door %s", app.Name, door)
 	case len(k.Sources) > 0 && !l.from(source):
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the key %s may not be used from %s", k.Prefix, source).
 			Fix("use it from %s, or issue a key for this address", strings.Join(k.Sources, ", "))
@@ -306,7 +306,7 @@ func MayName(app mailgrant.App, m mailgrant.Mailbox) bool {
 
 func mayNotName(app mailgrant.App, mailbox string) error {
 	return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not use %s", app.Name, mailbox).
-		Fix("log in as %s, or allow the mailbox: mailgrant app update %s --mailbox ADDRESS", app.Name, app.Name)
+		Fix("log in as %s, or allow the mailbox: mailgrant app set %s --mailbox ADDRESS", app.Name, app.Name)
 }
 
 func wrongKey() error {

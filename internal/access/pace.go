@@ -41,7 +41,7 @@ func (a *Access) Spend(c mailgrant.Caller) error {
 		a.pace.apps[c.App.ID] = b
 		wait := time.Duration((1 - b.left) / limit * float64(time.Minute))
 		return mailgrant.Errorf(mailgrant.Limited, nil, "the app %s may make %d submissions a minute", c.App.Name, c.App.PerMinute).
-			Fix("try again in %s, or raise its limit: mailgrant app update %s --per-minute N", wait.Round(time.Second)+time.Second, c.App.Name)
+			Fix("try again in %s, or raise its limit: mailgrant app set %s --per-minute N", wait.Round(time.Second)+time.Second, c.App.Name)
 	}
 	b.left--
 	a.pace.apps[c.App.ID] = b

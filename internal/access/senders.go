@@ -30,11 +30,11 @@ func (a *Access) MaySend(_ context.Context, c mailgrant.Caller, m mailgrant.Mail
 		}
 		if !c.Operator && len(c.App.Senders) > 0 && !anyRule(c.App.Senders, n) {
 			return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send as %s", c.App.Name, id).
-				Fix("send as one of %s, or allow it: mailgrant app update %s --sender %s", some(c.App.Senders), c.App.Name, id)
+				Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id)
 		}
 		if !carries(m, n) {
 			return mailgrant.Errorf(mailgrant.Forbidden, nil, "the mailbox %s may not carry mail from %s", m.Address, id).
-				Fix("send as %s, or allow it: mailgrant mailbox update %s --sender %s", some(sendersOf(m)), m.Address, id)
+				Fix("send as %s, or allow it: mailgrant mailbox set %s --sender %s", some(sendersOf(m)), m.Address, id)
 		}
 	}
 	if !named {
@@ -54,7 +54,7 @@ func (a *Access) MaySendAs(c mailgrant.Caller, id string) error {
 		return nil
 	}
 	return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send as %s", c.App.Name, id).
-		Fix("send as one of %s, or allow it: mailgrant app update %s --sender %s", some(c.App.Senders), c.App.Name, id)
+		Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id)
 }
 
 // Carries says whether the mailbox's own rules let it carry mail from address.

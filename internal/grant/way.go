@@ -12,7 +12,7 @@ import (
 func (k *Keeper) Way(ctx context.Context, m mailgrant.Mailbox) (provider.Way, error) {
 	if m.Grant == "" {
 		return provider.Way{}, mailgrant.Errorf(mailgrant.Misset, nil, "the mailbox %s has no grant", m.Address).
-			Fix("make one and give it to the mailbox: mailgrant mailbox set %s --grant", m.Address).At("grant")
+			Fix("make one: mailgrant grant begin %s", m.Address).At("grant")
 	}
 	g, err := k.Store.Grant(ctx, m.Org, m.Grant)
 	if err != nil {

@@ -173,7 +173,7 @@ func (b *Mailboxes) apart(ctx context.Context, m mailgrant.Mailbox) error {
 			m.Role == mailgrant.RolePersonal && o.Role == mailgrant.RolePersonal {
 			return mailgrant.Errorf(mailgrant.Conflict, nil,
 				"%s uses this grant already as its %s mailbox; Global, System and personal mailboxes each need a grant of their own", o.Address, o.Role).At("grant").
-				Fix("make another grant for %s, so that one can be revoked without the other: mailgrant grant begin %s", m.Address, m.Address)
+				Fix("make another grant for %s, so that one can be revoked without the other: mailgrant grant begin %s --new", m.Address, m.Address)
 		}
 	}
 	return nil

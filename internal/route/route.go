@@ -92,7 +92,7 @@ func (r *Router) Choose(ctx context.Context, c mailgrant.Caller, q Request) (mai
 	}
 	if m.State == mailgrant.MailboxDisabled {
 		return mailgrant.Route{}, m, mailgrant.Errorf(mailgrant.NoRoute, nil, "the mailbox %s is switched off", m.Address).
-			Fix("switch it on: mailgrant mailbox set %s --enable", m.Address)
+			Fix("switch it on: mailgrant mailbox enable %s", m.Address)
 	}
 	return mailgrant.Route{Mailbox: m.ID, Address: m.Address, Kind: kind, Reason: reason}, m, nil
 }
