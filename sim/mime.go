@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/html"
 	"golang.org/x/text/encoding/htmlindex"
 )
 
@@ -280,22 +281,31 @@ func preview(r *readable) string {
 	return text
 }
 
-// withoutTags leaves the text of simple HTML.
-func withoutTags(html string) string {
+// withoutTags leaves the text of HTML that a person would see.
+func withoutTags(text string) string {
 	var b strings.Builder
-	in := false
-	for _, r := range html {
-		switch {
-		case r == '<':
-			in = true
-		case r == '>':
-			in = false
+	z := html.NewTokenizer(strings.NewReader(text))
+	hidden := ""
+	for {
+		switch z.Next() {
+		case html.ErrorToken:
+			return b.String()
+		case html.TextToken:
+			if hidden == "" {
+				b.Write(z.Text())
+			}
+		case html.StartTagToken:
+			if name, _ := z.TagName(); hidden == "" && slices.Contains([]string{"script", "style", "title"}, string(name)) {
+				hidden = string(name)
+			}
 			b.WriteByte(' ')
-		case !in:
-			b.WriteRune(r)
+		case html.EndTagToken:
+			if name, _ := z.TagName(); string(name) == hidden {
+				hidden = ""
+			}
+			b.WriteByte(' ')
 		}
 	}
-	return b.String()
 }
 
 // oneLine keeps what is written into a header from beginning another field.

@@ -134,6 +134,7 @@ func (s *Sim) webmailBoxes(here string) []webmailBox {
 
 func (s *Sim) webmailHome(w http.ResponseWriter, r *http.Request) {
 	boxes := s.webmailBoxes("")
+	slices.SortStableFunc(boxes, func(a, b webmailBox) int { return b.Last.Compare(a.Last) })
 	showPage(w, http.StatusOK, "mailboxes", page{Title: "Mailboxes", Data: webmailPage{Boxes: boxes, Version: s.mail.seen()}})
 }
 
@@ -249,7 +250,7 @@ func (s *Sim) webmailMessage(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, name := range []string{"From", "Sender", "To", "Cc", "Bcc", "Reply-To", "Date"} {
 		for _, value := range read.Header[name] {
-			v.Fields = append(v.Fields, [2]string{name, decodeWords(value)})
+			v.Fields = append(v.Fields, [2]string{name, readableField(value)})
 		}
 	}
 	head, _ := splitMessage(m.Raw)
@@ -266,6 +267,23 @@ func (s *Sim) webmailMessage(w http.ResponseWriter, r *http.Request) {
 		title = "(no subject)"
 	}
 	showPage(w, http.StatusOK, "message", page{Title: title, Data: p})
+}
+
+// readableField writes a field of addresses without quotes and encoded words.
+func readableField(value string) string {
+	list, err := mail.ParseAddressList(value)
+	if err != nil {
+		return decodeWords(value)
+	}
+	var texts []string
+	for _, a := range list {
+		if a.Name != "" {
+			texts = append(texts, a.Name+" <"+a.Address+">")
+		} else {
+			texts = append(texts, a.Address)
+		}
+	}
+	return strings.Join(texts, ", ")
 }
 
 func sizeText(n int) string {
