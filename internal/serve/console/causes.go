@@ -1,0 +1,141 @@
+package console
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/mailgrant/mailgrant/internal/diagnose"
+)
+
+// families are the parts of the catalogue, in its own order.
+var families = []struct{ Letter, Name string }{
+	{"A", "Switches in Exchange and in the mailbox"}, {"B", "Which mailbox, which user"}, {"C", "What a token is for"}, {"D", "The registration at the provider"},
+	{"E", "Signing in and consenting"}, {"F", "Google only"}, {"G", "Signing in to the console"}, {"H", "Limits"}, {"I", "The message and its recipients"},
+	{"J", "The way there"}, {"K", "Not a failure"}, {"", "What nobody knows yet"},
+}
+
+// A causeList is the catalogue, or what of it fits a question.
+type causeList struct {
+	Query string
+	Best  *causePage // what a pasted text means
+	Found []diagnose.Cause
+	All   []family
+}
+
+type family struct {
+	Name   string
+	Causes []diagnose.Cause
+}
+
+// querySize is as much of a pasted text as is looked at.
+const querySize = 4000
+
+// causes lists the catalogue. A pasted text is explained; words find the causes
+// that have all of them.
+func (s *console) causes(w http.ResponseWriter, r *http.Request) {
+	q := strings.TrimSpace(strings.ToValidUTF8(r.URL.Query().Get("q"), ""))
+	if len(q) > querySize {
+		q = strings.ToValidUTF8(q[:querySize], "")
+	}
+	list := causeList{Query: q}
+	if q == "" {
+		list.All = byFamily()
+		s.show(w, r, http.StatusOK, page{Name: "causes", Title: "When something fails", Nav: "errors", Data: list})
+		return
+	}
+	if f := diagnose.Explain(diagnose.Failure{Text: q}); f.Cause != diagnose.Unknown && f.Confidence >= 0.4 {
+		if c, ok := diagnose.Lookup(f.Cause); ok {
+			p := pageOf(c)
+			list.Best = &p
+		}
+	}
+	for _, c := range diagnose.Catalogue() {
+		if (list.Best == nil || c.ID != list.Best.ID) && hasAll(c, strings.Fields(q)) {
+			list.Found = append(list.Found, plainCause(c))
+		}
+	}
+	s.show(w, r, http.StatusOK, page{Name: "causes", Title: "When something fails", Nav: "errors", Data: list})
+}
+
+func byFamily() (all []family) {
+	have := map[string][]diagnose.Cause{}
+	for _, c := range diagnose.Catalogue() {
+		have[c.Family] = append(have[c.Family], plainCause(c))
+	}
+	for _, f := range families {
+		if len(have[f.Letter]) > 0 {
+			all = append(all, family{f.Name, have[f.Letter]})
+		}
+	}
+	return all
+}
+
+func hasAll(c diagnose.Cause, words []string) bool {
+	text := strings.ToLower(strings.Join(append([]string{c.Sentence, c.Remedy, c.Notes}, c.Texts...), "\n"))
+	for _, w := range words {
+		if !c.Matches(w) && !strings.Contains(text, strings.ToLower(w)) {
+			return false
+		}
+	}
+	return len(words) > 0
+}
+
+// A causePage is one cause as its page shows it.
+type causePage struct {
+	diagnose.Cause
+	WhoSays, Meanwhile string
+	PersonalWho        string
+	Relatives          []diagnose.Cause
+}
+
+// cause shows one cause.
+func (s *console) cause(w http.ResponseWriter, r *http.Request) {
+	id := strings.TrimSuffix(r.PathValue("cause"), ".md")
+	c, ok := diagnose.Lookup(id)
+	if !ok {
+		s.show(w, r, http.StatusNotFound, page{Name: "nothing", Title: "No such cause", Nav: "errors"})
+		return
+	}
+	p := pageOf(c)
+	s.show(w, r, http.StatusOK, page{Name: "cause", Title: p.Title, Nav: "errors", Data: p})
+}
+
+func pageOf(c diagnose.Cause) causePage {
+	p := causePage{Cause: plainCause(c), WhoSays: whoOf(c.Who), Meanwhile: meanwhile(c.Retry)}
+	if c.Consumer != nil {
+		p.PersonalWho = whoOf(c.Consumer.Who)
+	}
+	for _, id := range c.Related {
+		if o, ok := diagnose.Lookup(id); ok {
+			p.Relatives = append(p.Relatives, plainCause(o))
+		}
+	}
+	return p
+}
+
+// plainCause has the words of a cause where nothing is known of a case.
+func plainCause(c diagnose.Cause) diagnose.Cause {
+	c.Sentence, c.Remedy, c.Steps = plain(c.Sentence), plain(c.Remedy), plainSteps(c.Steps)
+	if c.Consumer != nil {
+		o := *c.Consumer
+		o.Remedy, o.Steps = plain(o.Remedy), plainSteps(o.Steps)
+		c.Consumer = &o
+	}
+	return c
+}
+
+func plainSteps(steps []diagnose.Step) (out []diagnose.Step) {
+	for _, st := range steps {
+		out = append(out, diagnose.Step{Place: plain(st.Place), Text: plain(st.Text), Command: plain(st.Command)})
+	}
+	return out
+}
+
+// fact is a fact of a case in the catalogue's texts, with the words for when it is
+// not known.
+var fact = regexp.MustCompile(`\{([a-z_]+)(?:\|([^{}]*))?\}`)
+
+func plain(s string) string {
+	return strings.TrimSpace(fact.ReplaceAllString(s, "$2"))
+}

@@ -1,0 +1,47 @@
+package console
+
+import (
+	"net/http"
+	"strings"
+)
+
+// policy lets a page load our style sheet and icon, send forms to us, and nothing
+// else. formTo adds where the forms of one page lead in the end: browsers hold
+// every redirect after a form to it.
+func policy(formTo string) string {
+	return strings.TrimSpace("default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self' " + formTo)
+}
+
+// headers are those of every answer, errors included. R-WB4.
+func (s *console) headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy(""))
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer") // addresses here hold links and codes
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=()")
+		h.Set("Cache-Control", "no-store")
+		if s.secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		if strings.HasPrefix(r.URL.Path, "/connect/") || strings.HasPrefix(r.URL.Path, "/oauth/") {
+			h.Set("X-Robots-Tag", "noindex, nofollow")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownPages lets only forms of our own pages through. R-WB3.
+func (s *console) ownPages(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.cross.Check(r); err != nil {
+			s.Log.Warn("a form of another site is refused", "path", r.Pattern, "err", err)
+			s.show(w, r, http.StatusForbidden, page{Name: "foreign", Title: "Not from here"})
+			return
+		}
+		next(w, r)
+	})
+}
