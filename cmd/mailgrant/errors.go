@@ -76,7 +76,8 @@ var errFailed = errors.New("failed")
 
 // usage makes an error of how a command was written.
 func usage(cmd *cobra.Command, err error) error {
-	return mailgrant.Errorf(mailgrant.Invalid, nil, "%v", err).Fix("see: %s --help", cmd.CommandPath())
+	text, _, _ := strings.Cut(err.Error(), ": strconv.") // nobody asked how it was read
+	return mailgrant.Errorf(mailgrant.Invalid, nil, "%s", text).Fix("see: %s --help", cmd.CommandPath())
 }
 
 // wrong is a usage error in our own words.
@@ -135,7 +136,7 @@ func report(ctx context.Context, err error, w io.Writer, asJSON bool) int {
 		json.NewEncoder(w).Encode(failure{Code: e.Code, Message: e.Message, Remedy: e.Remedy, Field: e.Field, Finding: e.Finding})
 		return exitOf[e.Code]
 	}
-	fmt.Fprintf(w, "mailgrant: %s\n", e.Message)
+	fmt.Fprintf(w, "mailgrant: %s\n", strings.TrimPrefix(e.Message, "mailgrant "))
 	if e.Remedy != "" {
 		fmt.Fprintf(w, "Fix: %s\n", e.Remedy)
 	}
