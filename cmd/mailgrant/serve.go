@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailgrant/mailgrant/internal/node"
+)
+
+func newServe(c *cli) *cobra.Command {
+	var listen []string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run mailgrant",
+		Long: `serve runs mailgrant until it is told to stop: an interrupt or a TERM signal
+lets what is under way end, for half a minute at most.
+
+Without a settings file it keeps everything in ./mailgrant-data and listens on
+this machine for the API, and on all networks for mail with TLS.`,
+		Args: count(0, 0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
+			if len(listen) > 0 {
+				cfg.Listen = listen
+			}
+			if err := cfg.Check(); err != nil {
+				return err
+			}
+			n, err := node.Open(cmd.Context(), cfg, node.Options{Log: node.Logger(cmd.ErrOrStderr(), cfg.Log)})
+			if err != nil {
+				return err
+			}
+			for _, d := range n.Doors() {
+				line := "listening on " + d.URI
+				if d.Fingerprint != "" && n.Certs.Info().Generated {
+					line += "\n  certificate made for the local network, SHA-256 " + d.Fingerprint
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			return n.Run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringArrayVar(&listen, "listen", nil, "`door` to open instead of those of the settings, such as submissions://:465; may be given several times")
+	return cmd
+}

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/check"
+	"github.com/mailgrant/mailgrant/internal/cluster"
+	"github.com/mailgrant/mailgrant/internal/config"
+	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/outbox"
+	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/auto"
+	"github.com/mailgrant/mailgrant/internal/provider/google"
+	"github.com/mailgrant/mailgrant/internal/provider/microsoft"
+	"github.com/mailgrant/mailgrant/internal/provider/smtp"
+	"github.com/mailgrant/mailgrant/internal/vault"
+)
+
+// MasterKey finds the master key where the settings say. With create, the file
+// in the data directory is made when nothing else is set.
+func MasterKey(c config.Config, create bool) (tink.AEAD, error) {
+	switch {
+	case len(c.MasterKey.Command) > 0:
+		return vault.MasterKeyCommand(c.MasterKey.Command), nil
+	case c.MasterKey.Env != "":
+		text := os.Getenv(c.MasterKey.Env)
+		if text == "" {
+			return nil, mailgrant.Errorf(mailgrant.Misset, nil, "the environment variable %s, which should hold the master key, is empty", c.MasterKey.Env).
+				Fix("set it to the master key of this database; a new one is made by: mailgrant key new")
+		}
+		return vault.MasterKey(text)
+	case c.MasterKey.File != "":
+		return vault.MasterKeyFile(c.MasterKey.File, false)
+	}
+	return vault.MasterKeyFile(filepath.Join(c.Dir, "master.key"), create)
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func (n *Node) smtpConfig() smtp.Config {
+	return smtp.Config{Hostname: n.cfg.Host(), TLS: n.Egress.TLS, Log: n.log}
+}
+
+func (n *Node) makeTransports() map[string]provider.Transport {
+	m := map[string]provider.Transport{}
+	for _, t := range []provider.Transport{smtp.Transport(n.smtpConfig()), microsoft.Graph(), microsoft.Upload(), google.Gmail()} {
+		m[t.Name] = t
+	}
+	return m
+}
+
+// httpFor is the client for a registration's provider. A CA file that cannot be
+// read must not lead to a client that trusts less or more: it fails each request.
+func (n *Node) httpFor(r mailgrant.Registration) *http.Client {
+	c, err := n.Egress.HTTP(r.CAFile)
+	if err != nil {
+		return &http.Client{Transport: broken{err}}
+	}
+	return c
+}
+
+type broken struct{ err error }
+
+func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.err }
+
+func (n *Node) makeKeeper() *grant.Keeper {
+	return grant.NewKeeper(grant.Config{
+		Store: n.Store, Vault: n.Vault, HTTP: n.httpFor, Dial: n.Egress.Dial, Node: n.id,
+		PublicURL: strings.TrimSuffix(n.cfg.PublicURL, "/"), Prove: n.prove, Log: n.log,
+		Changed: func(org, id mailgrant.ID) {
+			n.Router.Forget()
+			go n.Outbox.WakeGrant(context.Background(), org, id)
+		},
+	})
+}
+
+func (n *Node) makeOutbox() *outbox.Outbox {
+	var owner cluster.Owner = cluster.Solo{}
+	if n.Store.Clustered() {
+		n.member = cluster.New(n.Store, n.id, n.log)
+		owner = n.member
+	}
+	o := outbox.New(outbox.Config{
+		Store: n.Store, Vault: n.Vault, Router: n.Router, Sender: n.Access, Ways: n.Keeper,
+		Transports: n.transports, Choose: auto.Choose, Owner: owner, Clustered: n.Store.Clustered(), Node: n.id,
+		Hostname: n.cfg.Host(), PublicURL: n.cfg.PublicURL, Log: n.log,
+		MessageBytes: n.cfg.Limits.MessageBytes, Recipients: n.cfg.Limits.Recipients, Life: n.cfg.Limits.Life,
+		NoticeTo: n.cfg.Notices.To, Steps: n.opts.Steps,
+	})
+	if n.member != nil {
+		n.member.Gained, n.member.Lost = o.Gained, o.Lost
+		n.Store.OnLane(o.Look)
+	}
+	return o
+}
+
+// ways gives one way, whatever mailbox is asked for.
+type ways struct{ w provider.Way }
+
+func (w ways) Way(context.Context, mailgrant.Mailbox) (provider.Way, error) { return w.w, nil }
+
+func (n *Node) checkDeps(k check.Keeper) check.Deps {
+	return check.Deps{Keeper: k, Transports: n.transports, Choose: auto.Choose, SMTP: n.smtpConfig(), Proxy: n.cfg.Egress.Proxy != ""}
+}
+
+// check tests a mailbox.
+func (n *Node) check(ctx context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report {
+	return check.Run(ctx, n.checkDeps(n.Keeper), m, o, step)
+}
+
+// prove opens a mailbox with a token of a consent that is not kept yet: as far
+// as a check goes without a message.
+func (n *Node) prove(ctx context.Context, w provider.Way) error {
+	if w.Mailbox.Transport == "" {
+		w.Mailbox.Transport = auto.Auto
+	}
+	r := check.Run(ctx, n.checkDeps(ways{w}), w.Mailbox, check.Options{NoSend: true}, nil)
+	for _, s := range r.Steps {
+		if s.State != check.Failed {
+			continue
+		}
+		e := mailgrant.Errorf(mailgrant.Forbidden, nil, "%s does not open: %s", w.Mailbox.Address, s.Text)
+		if s.Finding != nil {
+			e = e.With(*s.Finding)
+		}
+		return fmt.Errorf("%s: %w", s.Name, e)
+	}
+	return nil
+}

@@ -1,0 +1,309 @@
+package chaos
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/node"
+	"github.com/mailgrant/mailgrant/internal/store"
+	"github.com/mailgrant/mailgrant/internal/vault"
+)
+
+// TestChaosPowerLoss writes down every write, sync and answer of a loaded
+// mailgrant (by strace), and then takes the power away at many moments: writes
+// that were not synced by then are lost, kept or torn by chance. Whatever was
+// accepted before the moment must be in the database that is left, whole.
+func TestChaosPowerLoss(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatal("strace is not installed; run: make test-deps")
+	}
+	w := newWorld(t)
+	w.setUp()
+	before := map[string][]byte{}
+	for _, f := range w.files() {
+		if b, err := os.ReadFile(f); err == nil {
+			before[f] = b
+		}
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	p, err := w.start("", strace, "-f", "-qq", "-o", trace, "-e", "trace=pwrite64,write,lseek,fsync,fdatasync,ftruncate", "-e", "signal=none", "-xx", "-s", "2000000", "-yy", "--")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	w.load(ctx, p, "p", 3<<10)
+	p.stop(t)
+	h := readTrace(t, trace, w.files())
+	if len(h.answers) < 20 || len(h.syncs) < 20 {
+		t.Fatalf("%d answers and %d syncs were seen: too few to show anything", len(h.answers), len(h.syncs))
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d; %d writes, %d syncs, %d answers", seed, len(h.writes), len(h.syncs), len(h.answers))
+	r := rand.New(rand.NewPCG(seed, 2))
+	cuts, checked := cycles()*5, 0
+	for range cuts {
+		checked += w.cut(h, before, h.answers[r.IntN(len(h.answers))].at+r.IntN(20), r)
+	}
+	t.Logf("%d power cuts: %d acceptances looked for, none missing", cuts, checked)
+}
+
+// A write is bytes on their way to the disk: between begun and done.
+type write struct {
+	file        string
+	off         int64
+	data        []byte // nil: the file was cut to off
+	begun, done int
+}
+
+type flush struct {
+	file        string
+	begun, done int
+}
+
+type answer struct {
+	id mailgrant.ID
+	at int // begun: from here on its client may know
+}
+
+// A history is what a process did to the disk and said to its clients, in the
+// order of the trace's lines.
+type history struct {
+	writes  []write
+	syncs   []flush
+	answers []answer
+}
+
+var (
+	whole     = regexp.MustCompile(`^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+)`)
+	unfinish  = regexp.MustCompile(`^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$`)
+	resumed   = regexp.MustCompile(`^(\d+)\s+<\.\.\. (\w+) resumed>(.*)\)\s+= (-?\d+)`)
+	fdOf      = regexp.MustCompile(`^(\d+)<((?:[^<>]|<[^<>]*>)*)>`)
+	accepted  = regexp.MustCompile(`(?s)(?:250 2\.0\.0 accepted as |HTTP/1\.1 202 .*?)(msg_[0-9a-z]{26})`)
+	hexString = regexp.MustCompile(`"((?:\\x[0-9a-f]{2})*)"`)
+)
+
+// readTrace makes the history of the files from what strace wrote.
+func readTrace(t *testing.T, name string, files []string) *history {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := &history{}
+	type part struct {
+		args string
+		at   int
+	}
+	open := map[string]part{}
+	pos := map[string]int64{} // of files that are written with lseek and write
+	lines := bufio.NewReaderSize(f, 1<<20)
+	for n := 0; ; n++ {
+		line, err := lines.ReadString('\n')
+		if line == "" && err == io.EOF {
+			break
+		}
+		line = strings.TrimRight(line, "\n")
+		if m := unfinish.FindStringSubmatch(line); m != nil {
+			open[m[1]] = part{m[3], n}
+			if m[2] == "write" { // the client may have it before the call returns
+				h.answer(m[3], n)
+			}
+			continue
+		}
+		call, args, result, begun := "", "", "", n
+		if m := resumed.FindStringSubmatch(line); m != nil {
+			p := open[m[1]]
+			delete(open, m[1])
+			call, args, result, begun = m[2], p.args+m[3], m[4], p.at
+		} else if m := whole.FindStringSubmatch(line); m != nil {
+			call, args, result = m[2], m[3], m[4]
+			if call == "write" {
+				h.answer(args, n)
+			}
+		} else {
+			continue
+		}
+		h.note(t, call, args, result, begun, n, files, pos)
+	}
+	return h
+}
+
+func (h *history) answer(args string, at int) {
+	if strings.Contains(args, "TCP") {
+		for _, m := range accepted.FindAllSubmatch(bytesOf(args), -1) {
+			h.answers = append(h.answers, answer{mailgrant.ID(m[1]), at})
+		}
+	}
+}
+
+func bytesOf(args string) []byte {
+	m := hexString.FindStringSubmatch(args)
+	if m == nil {
+		return nil
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(m[1], `\x`, ""))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func (h *history) note(t *testing.T, call, args, result string, begun, done int, files []string, pos map[string]int64) {
+	fd := fdOf.FindStringSubmatch(args)
+	if fd == nil || !slices.Contains(files, fd[2]) {
+		return
+	}
+	file := fd[2]
+	got, err := strconv.ParseInt(result, 10, 64)
+	if err != nil || got < 0 {
+		return
+	}
+	rest := strings.Split(args, ", ")
+	switch call {
+	case "lseek":
+		pos[fd[1]+file] = got
+	case "write":
+		h.writes = append(h.writes, write{file, pos[fd[1]+file], bytesOf(args)[:got], begun, done})
+		pos[fd[1]+file] += got
+	case "pwrite64":
+		off, err := strconv.ParseInt(rest[len(rest)-1], 10, 64)
+		if err != nil {
+			t.Fatalf("a pwrite64 without its place: %.100s", args)
+		}
+		h.writes = append(h.writes, write{file, off, bytesOf(args)[:got], begun, done})
+	case "ftruncate":
+		to, err := strconv.ParseInt(rest[1], 10, 64)
+		if err != nil {
+			t.Fatalf("a ftruncate without its length: %s", args)
+		}
+		h.writes = append(h.writes, write{file, to, nil, begun, done})
+	case "fsync", "fdatasync":
+		h.syncs = append(h.syncs, flush{file, begun, done})
+	}
+}
+
+// synced says whether a write had to be on the disk at the moment.
+func (h *history) synced(w write, at int) bool {
+	return slices.ContainsFunc(h.syncs, func(s flush) bool { return s.file == w.file && s.begun >= w.done && s.done <= at })
+}
+
+// cut leaves the disk as a power cut at the moment might, and looks for all that
+// was accepted by then.
+func (w *world) cut(h *history, before map[string][]byte, at int, r *rand.Rand) int {
+	w.t.Helper()
+	disk := map[string][]byte{}
+	for name, b := range before {
+		disk[name] = bytes.Clone(b)
+	}
+	for _, wr := range h.writes {
+		if wr.begun > at {
+			continue
+		}
+		data := wr.data
+		if !h.synced(wr, at) {
+			switch r.IntN(3) {
+			case 0:
+				continue // lost
+			case 1: // torn: some sectors of it
+				if n := len(data) / 512; n > 0 {
+					data = data[:512*r.IntN(n)]
+				}
+			}
+		}
+		disk[wr.file] = applied(disk[wr.file], wr, data)
+	}
+	dir := w.t.TempDir()
+	for name, b := range disk {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), b, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return w.look(h, dir, at)
+}
+
+func applied(b []byte, wr write, data []byte) []byte {
+	if wr.data == nil {
+		return slices.Grow(b, max(0, int(wr.off)-len(b)))[:wr.off]
+	}
+	if need := int(wr.off) + len(data); need > len(b) {
+		b = append(b, make([]byte, need-len(b))...)
+	}
+	copy(b[wr.off:], data)
+	return b
+}
+
+// look opens what is left and finds every acceptance with its body.
+func (w *world) look(h *history, dir string, at int) (checked int) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	s, err := store.Open(ctx, filepath.Join(dir, "mailgrant.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		w.t.Fatalf("after a power cut at line %d the database does not open: %v", at, err)
+	}
+	defer s.Close()
+	master, err := node.MasterKey(w.cfg, false)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	v, err := vault.Open(ctx, master, s)
+	if err != nil {
+		w.t.Fatalf("after a power cut at line %d the keys do not open: %v", at, err)
+	}
+	orgs, err := s.Organizations(ctx)
+	if err != nil || len(orgs) != 1 {
+		w.t.Fatalf("after a power cut at line %d there are organizations %v, %v", at, orgs, err)
+	}
+	for _, a := range h.answers {
+		if a.at > at {
+			continue
+		}
+		checked++
+		sub, err := s.Submission(ctx, orgs[0].ID, a.id)
+		if err != nil {
+			w.t.Errorf("%s was accepted at line %d, and after a power cut at line %d it is not there: %v", a.id, a.at, at, err)
+			continue
+		}
+		if err := wholeBody(ctx, s, v, sub); err != nil {
+			w.t.Errorf("%s was accepted at line %d, and after a power cut at line %d its body is not whole: %v", a.id, a.at, at, err)
+		}
+	}
+	return checked
+}
+
+func wholeBody(ctx context.Context, s *store.Store, v *vault.Vault, sub mailgrant.Submission) error {
+	size := int64(0)
+	for n := int64(0); size < sub.Size; n++ {
+		sealed, err := s.Chunk(ctx, sub.Org, sub.ID, n)
+		if err != nil {
+			return err
+		}
+		b, err := v.Open(vault.Place{Org: sub.Org, Table: "chunks", Column: "bytes", Row: sub.ID, N: n}, sealed)
+		if err != nil {
+			return err
+		}
+		size += int64(len(b))
+	}
+	if size != sub.Size {
+		return fmt.Errorf("%d bytes of %d", size, sub.Size)
+	}
+	return nil
+}
