@@ -2,7 +2,7 @@
 // plain pages for signing in and for consent. Settings come as JSON in SETTINGS;
 // what a test needs to know goes to standard output as one line of JSON. It ends
 // when its standard input does.
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -15,8 +15,11 @@ const counts = { token: {}, token_errors: {}, authorize: 0, keys: 0, introspecti
 const subjectOf = (address) => createHash('sha256').update(address.toLowerCase()).digest('hex').slice(0, 24);
 const accounts = new Map(Object.keys(settings.users).map((address) => [subjectOf(address), address.toLowerCase()]));
 
-const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-const jwk = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: settings.key_id };
+// The key goes through its text: while Node 20 writes a new key as a JWK, the
+// garbage of its making may be collected, which waits for that very key.
+const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048,
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' }, publicKeyEncoding: { type: 'spki', format: 'pem' } });
+const jwk = { ...createPrivateKey(privateKey).export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: settings.key_id };
 
 const server = https.createServer({ cert: readFileSync(settings.cert), key: readFileSync(settings.key) });
 await new Promise((up) => server.listen(settings.port, '127.0.0.1', up));
