@@ -327,6 +327,9 @@ func (m *MailServer) POP3S() string { return m.address(m.POP3SPort) }
 
 func (m *MailServer) address(port int) string { return net.JoinHostPort(m.Host, strconv.Itoa(port)) }
 
+// Folder is where all of it lies.
+func (m *MailServer) Folder() string { return m.dir }
+
 // Log is what Postfix and Dovecot said so far.
 func (m *MailServer) Log() string { return m.postfix.log.String() + m.dovecot.log.String() }
 

@@ -119,54 +119,215 @@ func TestTokensOpenPostfix(t *testing.T) {
 	s.Close()
 }
 
-// What Postfix does not take, and what the transport makes of it.
-func TestPostfixRefuses(t *testing.T) {
+// A token that the server refuses is renewed once; when the new one is refused
+// too, a person must look.
+func TestPostfixRefusesTokens(t *testing.T) {
 	p := real.NewOIDC(t, real.OIDCOptions{})
 	m := real.NewMailServer(t, p)
 	good := token(t, p, real.Alex)
-	foreign := token(t, real.NewOIDC(t, real.OIDCOptions{}), real.Alex)
-	narrow := token(t, p, real.Robin)
-	short := token(t, real.NewOIDC(t, real.OIDCOptions{Port: 0, TokenSeconds: 1}), real.Alex)
-	_ = short
-	for _, c := range []struct{ name, address, token string }{
-		{"of another provider", real.Alex, foreign},
-		{"of another person", real.Alex, narrow},
-		{"with a letter changed", real.Alex, good[:len(good)-20] + "A" + good[len(good)-19:]},
-		{"that is none", real.Alex, "opaque"},
+	for _, c := range []struct{ name, token string }{
+		{"of another provider", token(t, real.NewOIDC(t, real.OIDCOptions{}), real.Alex)},
+		{"of another person", token(t, p, real.Robin)},
+		{"with a letter changed", changed(good)},
+		{"that is none", "opaque"},
 	} {
 		for _, mech := range []string{"XOAUTH2", "OAUTHBEARER"} {
-			_, err := sender{m: m, address: c.address, token: c.token, security: "tls", sasl: []string{mech}}.open(t)
-			var e *mailgrant.Error
-			if !errors.As(err, &e) || e.Finding == nil {
-				t.Errorf("a token %s, %s: %v", c.name, mech, err)
-				continue
+			s := sender{m: m, address: real.Alex, token: c.token, security: "tls", sasl: []string{mech}}
+			_, err := s.open(t)
+			e := mailgrant.AsError(err)
+			if e == nil || e.Finding == nil {
+				t.Fatalf("a token %s, %s: %v", c.name, mech, err)
 			}
-			t.Logf("a token %s, %s: %s %s %s", c.name, mech, e.Code, e.Finding.Cause, e.Finding.Raw)
-			s, err := sender{m: m, address: c.address, token: c.token, security: "starttls", sasl: []string{mech}, fresh: func() string { return good }}.open(t)
+			if !e.Finding.NeedsPerson() || !strings.Contains(e.Finding.Raw, "535 5.7.8") || strings.Contains(e.Finding.Raw, c.token) {
+				t.Errorf("a token %s, %s: %+v", c.name, mech, e.Finding)
+			}
+			s.fresh = func() string { return good }
+			session, err := s.open(t)
 			if err != nil {
-				t.Errorf("a token %s is not renewed: %v", c.name, err)
-				continue
+				t.Fatalf("a token %s, %s, is not renewed: %v", c.name, mech, err)
 			}
-			s.Close()
+			session.Close()
 		}
 	}
-	s, err := sender{m: m, address: real.Alex, token: good, security: "tls"}.open(t)
+}
+
+// changed is a token with another letter in its signature.
+func changed(token string) string {
+	at, letter := len(token)-20, "A"
+	if token[at] == 'A' {
+		letter = "B"
+	}
+	return token[:at] + letter + token[at+1:]
+}
+
+// A token is good until its time is over, and not a second longer.
+func TestPostfixRefusesAnExpiredToken(t *testing.T) {
+	p := real.NewOIDC(t, real.OIDCOptions{TokenSeconds: 2})
+	m := real.NewMailServer(t, p)
+	old := token(t, p, real.Alex)
+	renewals := 0
+	s := sender{m: m, address: real.Alex, token: old, security: "tls", fresh: func() string { renewals++; return token(t, p, real.Alex) }}
+	for renewals == 0 { // logging in until it is refused
+		session, err := s.open(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		session.Close()
+	}
+	if renewals != 1 || !strings.Contains(m.Log(), "Token has expired") {
+		t.Errorf("%d renewals; the server said\n%s", renewals, m.Log())
+	}
+}
+
+// What Postfix refuses of a message, and whom that concerns.
+func TestPostfixRefusesMessages(t *testing.T) {
+	p := real.NewOIDC(t, real.OIDCOptions{})
+	m := real.NewMailServer(t, p)
+	s, err := sender{m: m, address: real.Alex, token: token(t, p, real.Alex), security: "tls"}.open(t)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	body := []byte("From: " + real.Robin + "\r\nSubject: x\r\n\r\nHi\r\n")
+	body := []byte("From: " + real.Alex + "\r\nSubject: x\r\n\r\nHi\r\n")
+	large := handover(real.Alex, body, real.Robin)
+	large.Size = 1 << 40 // what the server announced is not asked for
 	for _, c := range []struct {
-		name, from string
-		to         []string
+		name  string
+		h     *provider.Handover
+		reply string
+		cause string
 	}{
-		{"as somebody else", real.Robin, []string{real.Robin}},
-		{"to nobody", real.Alex, []string{"nobody@real.example"}},
-		{"to another machine", real.Alex, []string{"a@far.example"}},
-		{"to some and nobody", real.Alex, []string{real.Robin, "nobody@real.example"}},
+		{"as somebody else", handover(real.Robin, body, real.Robin), "553 5.7.1", "send-as-denied"},
+		{"to nobody", handover(real.Alex, body, "nobody@real.example"), "550 5.1.1", "recipient-rejected"},
+		{"elsewhere", handover(real.Alex, body, "a@far.example"), "554 5.7.1", "recipient-rejected"},
+		{"too large", large, "552 5.3.4", "message-too-large"},
 	} {
-		out := s.Send(t.Context(), handover(c.from, body, c.to...))
-		t.Logf("%s: %+v", c.name, out)
+		out := s.Send(t.Context(), c.h)
+		if out.Fate != mailgrant.FateRefused || out.Broken || !strings.HasPrefix(out.Reply, c.reply) || out.Finding == nil || out.Finding.Cause != c.cause {
+			t.Errorf("%s: %+v, %+v", c.name, out, out.Finding)
+		}
+	}
+	out := s.Send(t.Context(), handover(real.Alex, body, real.Robin, "nobody@real.example"))
+	if out.Fate != mailgrant.FateDelivered || len(out.Recipients) != 2 || out.Recipients[0].Fate != mailgrant.FateDelivered || out.Recipients[1].Fate != mailgrant.FateRefused {
+		t.Errorf("to one and nobody: %+v", out)
+	}
+	if got := m.Await(t, real.Robin, 1); len(got) != 1 || !bytes.Equal(got[0].Sent, body) {
+		t.Errorf("got %d messages", len(got))
+	}
+}
+
+// awkward are messages that programs on the way like to spoil.
+func awkward(t *testing.T) map[string][]byte {
+	t.Helper()
+	head := "From: Alex <" + real.Alex + ">\r\nTo: " + real.Robin + "\r\nSubject: awkward\r\nMessage-ID: <1@client.example>\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\nMIME-Version: 1.0\r\n"
+	out := map[string][]byte{
+		"dots":               []byte(head + "\r\n.\r\n..\r\n.a\r\n ..\r\n.\r\n"),
+		"8-bit":              []byte(head + "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGrüße \xe2\x82\xac \xff\xfe\r\n"),
+		"8-bit header":       []byte(head + "X-Old: Gr\xfc\xdfe\r\n\r\nHi\r\n"),
+		"longest lines":      []byte(head + "\r\n" + strings.Repeat(strings.Repeat("x", 998)+"\r\n", 3)),
+		"too long a line":    []byte(head + "\r\n" + strings.Repeat("y", 20_000) + "\r\n." + strings.Repeat("z", 5_000) + "\r\n"),
+		"quoted-printable":   []byte(head + "Content-Transfer-Encoding: quoted-printable\r\n\r\n=2E=\r\n.=3D=\r\n=20=09 \t \r\nFrom me=\r\n\r\n"),
+		"empty lines":        []byte(head + "\r\n\r\n\r\n \r\n\t\r\n\r\n\r\n"),
+		"From in front":      []byte(head + "\r\nFrom here on\r\n>From there\r\n"),
+		"folded header":      []byte(head + "X-Folded: a\r\n b\r\n\tc\r\n  \td\r\nx-CaSe:no space\r\nX-Empty:\r\nX-End: spaces  \r\n\r\nHi\r\n"),
+		"Bcc":                []byte(head + "Bcc: hidden@elsewhere.example\r\nResent-Bcc: hidden@elsewhere.example\r\n\r\nkept as it came: whose it is to remove it is upstream of the transport\r\n"),
+		"header alone":       []byte(head),
+		"binary in an octet": append([]byte(head+"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"), "\x01\x02\x7f\x80\xff\x1b[31m\r\n"...),
+	}
+	out["signed"] = signed(t, head)
+	return out
+}
+
+// signed is S/MIME as openssl makes it: a changed space or line end in the first
+// part breaks the signature.
+func signed(t *testing.T, head string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	run := func(in []byte, args ...string) []byte {
+		c := exec.Command("openssl", args...)
+		var stderr bytes.Buffer
+		c.Dir, c.Stdin, c.Stderr = dir, bytes.NewReader(in), &stderr
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("openssl %v: %v\n%s", args, err, stderr.String())
+		}
+		return out
+	}
+	run(nil, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=Alex/emailAddress="+real.Alex)
+	part := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGrüße,  \r\n.\r\n-- \r\nAlex\r\n"
+	mime := run([]byte(part), "smime", "-sign", "-binary", "-crlfeol", "-signer", "cert.pem", "-inkey", "key.pem")
+	mime = bytes.ReplaceAll(bytes.ReplaceAll(mime, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
+	return append([]byte(strings.TrimSuffix(head, "MIME-Version: 1.0\r\n")), mime...)
+}
+
+// What is given to the transport arrives byte for byte, whatever the server does
+// to pass it on.
+func TestSM02AwkwardMailArrivesAsItWas(t *testing.T) {
+	p := real.NewOIDC(t, real.OIDCOptions{})
+	m := real.NewMailServer(t, p)
+	s, err := sender{m: m, address: real.Alex, token: token(t, p, real.Alex), security: "starttls"}.open(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	n := 0
+	for name, body := range awkward(t) {
+		if out := s.Send(t.Context(), handover(real.Alex, body, real.Robin, real.Elsewhere)); out.Fate != mailgrant.FateDelivered {
+			t.Errorf("%s: %+v, %+v", name, out, out.Finding)
+			continue
+		}
+		n++
+		for _, to := range []string{real.Robin, real.Elsewhere} { // the second is in no header
+			if got := m.Await(t, to, n)[n-1]; !bytes.Equal(got.Sent, body) {
+				t.Errorf("%s: sent %q, arrived %q", name, body, got.Sent)
+			}
+		}
+	}
+	for _, bad := range []string{"a\nb\r\n", "a\r\n.\n\r\nMAIL FROM:<>\r\n", "a\rb\r\n"} {
+		h := handover(real.Alex, []byte("Subject: x\r\n\r\n"+bad), real.Robin)
+		if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateRefused {
+			t.Errorf("%q: %+v", bad, out)
+		}
+	}
+	if got := m.Messages(t, real.Robin); len(got) != n {
+		t.Errorf("%d messages, want %d", len(got), n)
+	}
+}
+
+// A mail server does not outlive a test process that is killed.
+func TestAKilledTestLeavesNoMailServer(t *testing.T) {
+	if os.Getenv("MAILGRANT_TEST_KILLED") != "" {
+		m := real.NewMailServer(t, real.NewOIDC(t, real.OIDCOptions{}))
+		fmt.Println("up at", m.Submissions(), m.IMAPS(), m.Folder())
+		<-t.Context().Done() // it is killed before
+		return
+	}
+	c := exec.Command(os.Args[0], "-test.run=^TestAKilledTestLeavesNoMailServer$")
+	c.Env = append(os.Environ(), "MAILGRANT_TEST_KILLED=1")
+	stdout, err := c.StdoutPipe()
+	if err := errors.Join(err, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	var smtp, imap, folder string
+	_, err = fmt.Fscanf(bufio.NewReader(stdout), "up at %s %s %s", &smtp, &imap, &folder)
+	c.Process.Kill()
+	c.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := real.Await(func() error {
+		for _, addr := range []string{smtp, imap} {
+			if conn, err := net.Dial("tcp", addr); err == nil {
+				conn.Close()
+				return fmt.Errorf("%s still answers", addr)
+			}
+		}
+		if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s is still there: %w", folder, err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -217,5 +378,3 @@ func TestTokensOpenDovecot(t *testing.T) {
 		}
 	}
 }
-
-var _ = exec.Command

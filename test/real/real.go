@@ -114,6 +114,9 @@ func awaitPort(port int, ended <-chan struct{}) error {
 	}, ended)
 }
 
+// Await asks until there is no error, and for half a minute at most.
+func Await(ask func() error) error { return await(ask, nil) }
+
 // await asks until there is no error.
 func await(ask func() error, ended <-chan struct{}) error {
 	deadline := time.After(upWithin)
