@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -188,10 +189,10 @@ var changing = []struct {
 }
 
 func (s *script) plain(line string) string {
-	for name, value := range s.world {
-		if len(value) > 3 {
-			line = strings.ReplaceAll(line, value, "{"+name+"}")
-		}
+	names := sorted(s.world)
+	slices.SortStableFunc(names, func(a, b string) int { return len(s.world[b]) - len(s.world[a]) }) // an address before its host
+	for _, name := range names {
+		line = strings.ReplaceAll(line, s.world[name], "{"+name+"}")
 	}
 	for _, c := range changing {
 		line = c.re.ReplaceAllString(line, c.as)
