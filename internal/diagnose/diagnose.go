@@ -66,10 +66,29 @@ type verdict struct {
 // those of signs/: 9 is a code that has one meaning, 1 a mere hint.
 var confidenceOf = [...]float64{0.1, 0.3, 0.45, 0.6, 0.75, 0.85, 0.92, 0.95, 0.97, 0.98}
 
+// cannot rules out what a protocol or a reply cannot mean, whatever the words.
+func (e *evidence) cannot(h hit) bool {
+	switch h.cause {
+	case "not-an-error":
+		return h.rank < 7 && e.refused() && e.facts.str("kind") == ""
+	case "recipient-rejected", "recipient-domain-unreachable", "message-invalid", "sender-domain-unauthenticated":
+		reply := e.reply()
+		return e.is("imap", "pop", "oauth", "oidc") || reply == 534 || reply == 535
+	case "daily-recipient-limit", "message-too-large", "mailbox-full", "spam-blocked-sender", "ip-reputation-blocked",
+		"smtp-auth-disabled-mailbox", "smtp-auth-disabled-tenant", "smtp-auth-not-attempted", "imap-pop-disabled-mailbox",
+		"client-identification-required", "?relay", "?full", "?send-as", "?421", "?452", "?552", "?553", "?policy":
+		return e.is("oauth", "oidc")
+	}
+	return false
+}
+
 // verdict takes the best hit, and answers its question when it is one. A
 // question without an answer leaves the word to the next hit.
 func (e *evidence) verdict() verdict {
 	for _, h := range e.ranked() {
+		if e.cannot(h) {
+			continue
+		}
 		if !strings.HasPrefix(h.cause, "?") {
 			return e.settle(verdict{h.cause, confidenceOf[h.rank]})
 		}

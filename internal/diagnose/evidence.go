@@ -8,8 +8,9 @@ import (
 
 // evidence is all that can be read from one failure.
 type evidence struct {
-	failure Failure
-	facts   facts
+	failure  Failure
+	facts    facts
+	protocol string // as given, or else as the facts and the text let guess
 
 	text     string  // unescaped, decoded, any case
 	low      string  // text in lower case
@@ -37,10 +38,15 @@ type hit struct {
 func gather(f Failure) *evidence {
 	e := &evidence{failure: f, facts: factsOf(f)}
 	e.failure.Protocol = protocolOf(f.Protocol, e.facts.step())
+	e.protocol = e.failure.Protocol
 	e.text, e.html = plain(whole(f))
+	e.text = serverSaid(e.text)
 	e.low = strings.ToLower(e.text)
 	e.words, e.marks = squeeze(e.text)
 	e.scan()
+	if e.protocol == "" {
+		e.protocol = e.likelyProtocol()
+	}
 	e.wait = waitOf(f, e.low)
 	e.matchError(f.Err)
 	e.matchCodes()
@@ -75,6 +81,38 @@ func protocolOf(name, step string) string {
 	return name
 }
 
+// likelyProtocol guesses what was spoken, for a text somebody pasted.
+func (e *evidence) likelyProtocol() string {
+	x := e.facts
+	step, host := x.step(), strings.ToLower(x.str("host", "server"))
+	for _, p := range []string{"smtp", "imap", "pop"} {
+		if strings.HasPrefix(step, p) || strings.HasPrefix(host, p) {
+			return p
+		}
+	}
+	switch x.str("port") {
+	case "25", "465", "587":
+		return "smtp"
+	case "143", "993":
+		return "imap"
+	case "110", "995":
+		return "pop"
+	}
+	switch {
+	case len(e.aad) > 0, e.says("invalidgrant", "invalidclient", "unauthorizedclient", "oauth2v20token"):
+		return "oauth"
+	case len(e.enhanced) > 0, e.says("smtpautherror", "smtpserver"):
+		return "smtp"
+	case strings.HasPrefix(e.text, "-ERR "), e.says("poplib"):
+		return "pop"
+	case e.says("authenticatefailed", "imaplib", "authenticatedbutnotconnected", "imap4"), strings.Contains(e.text, "* BYE"), strings.Contains(e.text, " NO ["):
+		return "imap"
+	case strings.Contains(e.low, "graph.microsoft.com"), e.says("erroraccessdenied", "invalidauthenticationtoken"):
+		return "graph"
+	}
+	return ""
+}
+
 // whole puts the parts a caller had already taken out back beside the text, so
 // that signs see them too.
 func whole(f Failure) string {
@@ -91,6 +129,22 @@ func whole(f Failure) string {
 		}
 	}
 	return text
+}
+
+// serverSaid drops what .NET puts in front of the server's own words: its name of
+// the reply code, which for most replies is another than the server meant.
+func serverSaid(s string) string {
+	const mark = "the server response was:"
+	i := strings.Index(strings.ToLower(s), mark)
+	if i > len(s) { // a letter that is longer when small
+		return s
+	}
+	if i < 0 || len(strings.TrimSpace(s[min(len(s), i+len(mark)):])) < 6 {
+		return s
+	}
+	before := strings.TrimRight(s[:i], " \n")
+	from := max(strings.LastIndexByte(before, '\n')+1, strings.LastIndex(before, ": ")+1)
+	return s[:from] + " " + s[i+len(mark):]
 }
 
 // maxText bounds the work; a reply is short, a bounce with its message is not.
@@ -126,10 +180,10 @@ func (e *evidence) says(phrases ...string) bool {
 	return false
 }
 
-// is reports whether the protocol is one of these, or is not known.
+// is reports whether the protocol is one of these.
 func (e *evidence) is(protocols ...string) bool {
 	for _, p := range protocols {
-		if e.failure.Protocol == p {
+		if e.protocol == p {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net"
 	"os"
 	"reflect"
@@ -112,6 +113,8 @@ func TestWrappingChangesNothing(t *testing.T) {
 			"folded":  strings.Replace(text, " ", "\r\n ", 4),
 			"percent": strings.ReplaceAll(text, " ", "%20"),
 			"quoted":  strings.ReplaceAll(text, " t", "=20t"),
+			"rfc2047": "Subject: " + mime.QEncoding.Encode("utf-8", "é: "+text),
+			"base64":  "Subject: " + mime.BEncoding.Encode("utf-8", "é: "+text),
 		} {
 			if got := diagnose.Explain(diagnose.Failure{Text: wrapped}).Cause; got != cause {
 				t.Errorf("%s: %q is %s, said %s", name, wrapped, cause, got)

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"encoding/base64"
+	"mime"
 	"strconv"
 	"strings"
 	"unicode"
@@ -12,6 +13,9 @@ import (
 // quoted-printable, percent signs, HTML. It says whether the text is a page.
 func plain(s string) (string, bool) {
 	s = unescape(s)
+	if strings.Contains(s, "=?") {
+		s = unword(s)
+	}
 	s = strings.ReplaceAll(s, "\r\n", "\n")
 	if softEnds(s) {
 		s = unquotePrintable(s)
@@ -75,6 +79,15 @@ func unescape(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// unword resolves the encoded words of a header (RFC 2047). A character set that
+// the standard library does not have leaves all as it was.
+func unword(s string) string {
+	if d, err := new(mime.WordDecoder).DecodeHeader(s); err == nil {
+		return d
+	}
+	return s
 }
 
 // softEnds reports lines that end in "=" as quoted-printable does. Base64 ends
@@ -292,8 +305,8 @@ func squeeze(s string) (string, []where) {
 
 // contraction measures the "'t" that ends a word such as "doesn't".
 func contraction(s string, i int) int {
-	for _, mark := range []string{"'t", "’t", "`t"} {
-		if strings.HasPrefix(s[i:], mark) && i > 0 && s[i-1] == 'n' && (i+len(mark) == len(s) || !letter(s[i+len(mark)])) {
+	for _, mark := range []string{"'t", "’t", "`t", "'T", "’T"} {
+		if strings.HasPrefix(s[i:], mark) && i > 0 && s[i-1]|0x20 == 'n' && (i+len(mark) == len(s) || !letter(s[i+len(mark)])) {
 			return len(mark)
 		}
 	}

@@ -172,6 +172,10 @@ func (e *evidence) guess() verdict {
 	switch {
 	case e.http == 429:
 		return e.whyThrottled()
+	case x.str("kind") == "inbound-message":
+		return perhaps("not-an-error")
+	case strings.HasSuffix(e.words, "eof"):
+		return e.whyClosed()
 	case e.is("oidc") && e.says("issuer", "audience"):
 		return perhaps("oidc-issuer-or-audience-mismatch")
 	case e.html && e.is("oauth", "graph", "oidc", "network"):

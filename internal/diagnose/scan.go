@@ -24,6 +24,9 @@ func (e *evidence) scan() {
 	if e.http == 0 {
 		e.http = scanHTTP(e.low)
 	}
+	if n, size := number(e.low); e.http == 0 && size == 3 && n >= 400 && n < 600 && e.is("graph", "oauth", "oidc", "network") {
+		e.http = n
+	}
 }
 
 func (e *evidence) addAAD(n int) {
@@ -214,26 +217,16 @@ func scanHTTP(low string) int {
 	return 0
 }
 
-// code reports whether one of the enhanced codes was seen.
-func (e *evidence) code(codes ...string) bool {
-	for _, have := range e.enhanced {
-		for _, c := range codes {
-			if have == c {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// reply is the last SMTP reply seen, which is the one that ended the talk.
+// reply is the first SMTP reply that refuses, or else the last one seen.
 func (e *evidence) reply() int {
-	for i := len(e.smtp) - 1; i >= 0; i-- {
-		if e.smtp[i] >= 200 && e.smtp[i] < 600 {
-			return e.smtp[i]
+	last := 0
+	for _, n := range e.smtp {
+		if n >= 400 && n < 600 {
+			return n
 		}
+		last = n
 	}
-	return 0
+	return last
 }
 
 // matchCodes gives a hit for every code that has a meaning.

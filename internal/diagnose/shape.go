@@ -35,6 +35,16 @@ func (e *evidence) ordinary() bool {
 	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired", "status4")
 }
 
+// refused reports a dialogue in which some line of the server is a refusal.
+func (e *evidence) refused() bool {
+	for line := range strings.Lines(e.text) {
+		if kindOf(line) == bad {
+			return true
+		}
+	}
+	return e.reply() >= 400
+}
+
 const (
 	neither = iota
 	good

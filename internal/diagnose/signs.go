@@ -21,15 +21,16 @@ var signFiles embed.FS
 // "url " lets a sign count in an address. "=" in front of the phrase keeps it to
 // whole words; a short phrase must begin a word in any case.
 type sign struct {
-	cause string
-	rank  int
-	parts []string
-	size  int
-	only  []string
-	host  string
-	url   bool
-	start bool // must begin a word
-	end   bool // and end one
+	cause  string
+	rank   int
+	parts  []string
+	bounds []where // of the first part
+	size   int
+	only   []string
+	host   string
+	url    bool
+	start  bool // must begin a word
+	end    bool // and end one
 }
 
 // gap is how far apart the parts of a sign may stand, squeezed.
@@ -94,7 +95,10 @@ func parseSign(cause, line string) sign {
 		}
 	}
 	for _, part := range strings.Split(line, " * ") {
-		p, _ := squeeze(part)
+		p, bounds := squeeze(part)
+		if s.parts == nil {
+			s.bounds = bounds
+		}
 		s.parts = append(s.parts, p)
 		s.size += len(p)
 	}
@@ -136,6 +140,7 @@ func (e *evidence) matchSigns() {
 func (e *evidence) matchSign(s *sign, at int) {
 	rest := e.words[at:]
 	if !strings.HasPrefix(rest, s.parts[0]) {
+		e.matchCut(s, at)
 		return
 	}
 	if s.start && !e.marks[at].is(wordStart) {
@@ -160,6 +165,18 @@ func (e *evidence) matchSign(s *sign, at int) {
 		rank = min(rank, 1)
 	}
 	e.hit(s.cause, rank, s.size, at)
+}
+
+// matchCut finds a sign that the end of the text has cut in the middle of a word,
+// behind its larger part. It counts two ranks less.
+func (e *evidence) matchCut(s *sign, at int) {
+	n := len(e.words) - at
+	if n < 12 || n >= s.size || n*10 < s.size*6 || len(s.parts) > 1 || s.end || !strings.HasPrefix(s.parts[0], e.words[at:]) {
+		return
+	}
+	if !s.bounds[n].is(wordStart) && e.marks[at].is(wordStart) && !e.marks[at].is(inAddr) && e.allows(s) {
+		e.hit(s.cause, max(s.rank-2, 1), n, at)
+	}
 }
 
 // allows checks the conditions behind a sign.

@@ -120,7 +120,7 @@ func (e *evidence) fits(aud string) bool {
 	graph := anyOf(aud, "graph.microsoft", "microsoftgraph", "00000003-0000-0000-c000-000000000000")
 	outlook := anyOf(aud, "outlook", "00000002-0000-0ff1-ce00-000000000000")
 	google := anyOf(aud, "google", "apps.googleusercontent")
-	switch e.failure.Protocol {
+	switch e.protocol {
 	case "smtp", "imap", "pop":
 		if e.facts.service("google") {
 			return !graph && !outlook
@@ -151,7 +151,7 @@ func needed(e *evidence) string {
 	if e.facts.service("google") {
 		return "https://mail.google.com/"
 	}
-	switch e.failure.Protocol {
+	switch e.protocol {
 	case "smtp":
 		return map[bool]string{false: "SMTP.Send", true: "SMTP.SendAsApp"}[app]
 	case "imap":
@@ -169,7 +169,7 @@ func (e *evidence) lacksScope() bool {
 	x := e.facts
 	scp, known := x.claim("scp", "scope", "scopes")
 	roles, app := x.claim("roles")
-	wants := need[e.failure.Protocol]
+	wants := need[e.protocol]
 	if wants == nil || x.service("generic") { // what others call their permissions is not known
 		return false
 	}
