@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
 )
 
@@ -88,12 +89,32 @@ func (s *console) complete(w http.ResponseWriter, r *http.Request) {
 	o := outcome{Mailbox: res.Grant.Mailbox, ReturnTo: res.ReturnTo}
 	if err != nil {
 		o = s.failedWith(r, o, "complete a consent", err)
+		s.askAdministrator(r, &o, res.Grant)
 	}
 	s.settings(r, &o, res.Grant)
 	o.Rights = mayNow(res.Grant)
 	o.SignedIn = or(res.Grant.Subject.UPN, res.Grant.Subject.Address)
 	o.Shared = res.Grant.MailboxKind == mailgrant.MailboxShared
 	s.finish(w, r, o)
+}
+
+// askAdministrator adds a link for whoever may approve what the person may not. It
+// lets nobody do more than the operator asked for: the same rights for the same
+// grant, and an administrator still has to say yes.
+func (s *console) askAdministrator(r *http.Request, o *outcome, g mailgrant.Grant) {
+	if o.Finding.Cause != "admin-consent-required" {
+		return
+	}
+	link, _, err := s.Keeper.Link(r.Context(), g.Org, g.ID, store.FlowAdminConsent, "whoever was asked to connect "+g.Mailbox)
+	if err != nil {
+		s.Log.Info("no link for an administrator", "grant", g.ID, "err", err)
+		return
+	}
+	reg, err := s.Keeper.Store.Registration(r.Context(), g.Org, g.Registration)
+	if err != nil {
+		return // the page does without
+	}
+	o.Approval, o.Registration = link, reg.Name
 }
 
 // completeAdmin takes the answer to an administrator's approval.

@@ -6,34 +6,51 @@ import (
 	"github.com/mailgrant/mailgrant"
 )
 
-// titles are what a failure is called to the person it happened to; the others
-// keep the catalogue's title.
-var titles = map[string]string{
-	"wrong-user-signed-in":        "That was another account",
-	"admin-consent-required":      "Your administrator has to approve this first",
-	"user-consent-required":       "The permission was not given",
-	"code-expired-or-used":        "This has to begin again",
-	"scope-missing":               "A permission is missing",
-	"account-not-allowed-for-app": "This account may not be used here",
+// A said is what a failure means to the person it happened to, where the catalogue
+// speaks to whoever runs mailgrant.
+type said struct{ Title, Lead, Todo string }
+
+// persons are the failures that most people meet.
+var persons = map[string]said{
+	"wrong-user-signed-in": {Title: "That was another account"},
+	"user-consent-required": {"The permission was not given",
+		"You chose not to allow it, or left the page. That is your right, and nothing has changed.",
+		"If it was a mistake, begin again and choose Accept. If it was not, there is nothing left to do."},
+	"admin-consent-required": {"An administrator has to approve this first",
+		"Your organization lets only its administrators decide which applications may be used.",
+		"Send the lines below to your administrator or IT department. Once they have approved, open your own link again."},
+	"code-expired-or-used": {"This has to begin again",
+		"This answer belongs to no consent that was begun in this browser in the last ten minutes. Perhaps it took longer, the page was loaded twice, or the link was opened in one browser and finished in another.",
+		"Begin again from the link you were given. Stay in one browser, and take no longer than ten minutes."},
+	"scope-missing":               {Title: "A permission is missing"},
+	"account-not-allowed-for-app": {Title: "This account cannot be used here"},
 }
 
-// leads go before what the finding says, where the person needs to hear more than
-// the operator.
-var leads = map[string]string{
-	"user-consent-required": "You chose not to allow it, or closed the page. That is your right, and nothing has changed.",
-	"code-expired-or-used":  "Mailgrant cannot match this answer to a consent that was begun in this browser. It may have taken longer than ten minutes, the page may have been loaded twice, or the link was opened in one browser and finished in another.",
+// administrators are those of an approval.
+var administrators = map[string]said{
+	"user-consent-required": {"The approval was not given",
+		"You chose not to approve it, or left the page. Nothing has changed.",
+		"If it was a mistake, begin again and choose Accept. If it was not, there is nothing left to do."},
+	"admin-consent-required": {"This account may not approve it",
+		"The account that signed in is no administrator who may approve applications.",
+		"Begin again and sign in as a Global Administrator or a Privileged Role Administrator, or send the link to one."},
+}
+
+func (o outcome) said() said {
+	if o.Admin {
+		if s, ok := administrators[o.Finding.Cause]; ok {
+			return s
+		}
+	}
+	return persons[o.Finding.Cause]
 }
 
 // Title is the heading of a failure.
 func (o outcome) Title() string {
-	if o.Finding == nil {
-		return "Something went wrong"
-	}
-	if t := titles[o.Finding.Cause]; t != "" {
-		return t
-	}
 	switch {
-	case o.Finding.Title != "":
+	case o.said().Title != "":
+		return o.said().Title
+	case o.Finding.Title != "" && o.Finding.Cause != "unknown":
 		return o.Finding.Title
 	case o.Code.Temporary():
 		return "This does not work just now"
@@ -41,18 +58,32 @@ func (o outcome) Title() string {
 	return "This did not work"
 }
 
-// Lead is what happened, in a sentence or two.
-func (o outcome) Lead() string { return leads[o.Finding.Cause] }
+// Lead is what happened.
+func (o outcome) Lead() string { return or(o.said().Lead, o.Finding.Sentence) }
+
+// Todo is what the person can do.
+func (o outcome) Todo() string { return or(o.said().Todo, o.Finding.Remedy) }
+
+// Hint helps with what is easily done wrong again.
+func (o outcome) Hint() string {
+	if o.Finding.Cause != "wrong-user-signed-in" {
+		return ""
+	}
+	return "If " + or(o.Provider, "the provider") + " does not let you choose, open the link in a private window."
+}
+
+// Operators says whether the finding itself is for others than the one who reads.
+func (o outcome) Operators() bool { return o.said().Todo != "" }
 
 // Who can mend it.
 func (o outcome) Who() string {
-	if o.Admin && o.Finding.Who == mailgrant.WhoTenantAdmin {
+	if o.Admin && (o.Finding.Who == mailgrant.WhoTenantAdmin || o.Finding.Who == mailgrant.WhoMailboxOwner) {
 		return "You, as an administrator of the organization"
 	}
 	return who(o.Finding.Who, o.Provider)
 }
 
-// Kept says what became of an earlier consent. R153.
+// Kept says whether an earlier consent may be there. R153.
 func (o outcome) Kept() bool { return o.Mailbox != "" && !o.Admin }
 
 // Page is the page of the cause.

@@ -33,7 +33,11 @@ type outcome struct {
 	Finding *mailgrant.Finding `json:"f,omitempty"`
 	Trace   mailgrant.ID       `json:"n,omitempty"`
 	Link    string             `json:"l,omitempty"` // to begin again
-	Until   time.Time          `json:"x"`
+
+	Approval     string `json:"v,omitempty"` // a link for an administrator
+	Registration string `json:"g,omitempty"`
+
+	Until time.Time `json:"x"`
 }
 
 // resultLife is how long the page can be loaded again.
@@ -67,9 +71,6 @@ func (s *console) failedWith(r *http.Request, o outcome, doing string, err error
 		f = *e.Finding
 	}
 	o.Finding = &f
-	if e.Finding != nil && o.Admin && f.Who == mailgrant.WhoMailboxOwner {
-		f.Who = mailgrant.WhoTenantAdmin
-	}
 	s.Log.Warn("a consent did not come about", "doing", doing, "trace", o.Trace, "registration", registrationOf(r), "code", e.Code, "cause", f.Cause, "err", err)
 	return o
 }
