@@ -315,3 +315,29 @@ type Problem struct {
 	Finding *mailgrant.Finding `json:"finding,omitempty"`
 	Trace   mailgrant.ID       `json:"trace,omitempty"`
 }
+
+// Explained is what a text means, in a line of many.
+type Explained struct {
+	ID         string          `json:"id,omitempty"` // of the failure
+	Cause      string          `json:"cause"`
+	Title      string          `json:"title"`
+	Remedy     string          `json:"remedy"`
+	Who        mailgrant.Who   `json:"who"`
+	Retry      mailgrant.Retry `json:"retry"`
+	Confidence float64         `json:"confidence"`
+}
+
+// A Cause is an entry of the catalogue of failures.
+type Cause struct {
+	ID       string           `json:"id"`
+	Title    string           `json:"title"`
+	Sentence string           `json:"sentence"`
+	Remedy   string           `json:"remedy"`
+	Steps    []mailgrant.Step `json:"steps,omitempty"`
+	Who      mailgrant.Who    `json:"who"`
+	Retry    mailgrant.Retry  `json:"retry"`
+	Codes    []string         `json:"codes,omitempty"`
+	Links    []string         `json:"links,omitempty"`
+	Related  []string         `json:"related,omitempty"` // ids of causes that look alike
+	Link     string           `json:"link"`              // its page below the documents
+}

@@ -21,6 +21,7 @@ type Envelope struct {
 	OnBehalfOf     string
 	Named          mailgrant.ID // a mailbox the caller named
 	IdempotencyKey string
+	Digest         []byte // of the request, where the same request makes other bytes each time; nil: of the bytes
 	SendAt         time.Time
 	UTF8           bool // an address needs SMTPUTF8
 	Trace          mailgrant.ID
@@ -215,7 +216,10 @@ func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Heade
 // acceptance seals a message and completes its record.
 func (o *Outbox) acceptance(e Envelope, d *Draft, h rfc5322.Header, sub *mailgrant.Submission) (a store.Acceptance, leaving []byte, err error) {
 	a.KeepKey = keyLife
-	if e.IdempotencyKey != "" {
+	switch {
+	case e.IdempotencyKey != "" && e.Digest != nil:
+		a.Digest = e.Digest
+	case e.IdempotencyKey != "":
 		a.Digest = d.digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
 	}
 	leaving = rfc5322.Leaving(d.first, o.lead(sub, h)...)

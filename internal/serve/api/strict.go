@@ -447,6 +447,12 @@ func (j *jsonReader) skip(field string) error {
 }
 
 func (j *jsonReader) number() error {
+	_, err := j.numberText()
+	return err
+}
+
+// numberText reads a number as it is written.
+func (j *jsonReader) numberText() ([]byte, error) {
 	var text []byte
 	for j.fill() {
 		c := j.buf[j.pos]
@@ -454,14 +460,14 @@ func (j *jsonReader) number() error {
 			break
 		}
 		if text = append(text, c); len(text) > 100 {
-			return badJSON(j.offset(), "the JSON body has a number that is too long")
+			return nil, badJSON(j.offset(), "the JSON body has a number that is too long")
 		}
 		j.pos++
 	}
 	if !isNumber(text) {
-		return badJSON(j.offset(), "the JSON body has a number that does not read")
+		return nil, badJSON(j.offset(), "the JSON body has a number that does not read")
 	}
-	return nil
+	return text, nil
 }
 
 // isNumber is the grammar of RFC 8259 section 6.

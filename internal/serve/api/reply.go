@@ -1,0 +1,88 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/client"
+)
+
+// send writes a whole answer.
+func (c *call) send(status int, kind string, b []byte) {
+	h := c.w.Header()
+	h["Content-Type"] = []string{kind}
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
+	c.begun = true
+	c.w.WriteHeader(status)
+	if c.r.Method == http.MethodHead {
+		return
+	}
+	if _, err := c.w.Write(b); err != nil {
+		c.Log.Debug("an answer was not heard", "trace", c.trace, "err", err)
+	}
+}
+
+const jsonType = "application/json"
+
+// reply answers with v as JSON, under the route's status.
+func (c *call) reply(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return mailgrant.Errorf(mailgrant.Internal, err, "the answer could not be written").Fix("report it with the trace number")
+	}
+	c.send(c.route.status, jsonType, append(b, '\n'))
+	return nil
+}
+
+// made answers with a new thing and its address.
+func (c *call) made(v any, address string) error {
+	c.w.Header().Set("Location", address)
+	return c.reply(v)
+}
+
+// done answers that there is nothing more to say.
+func (c *call) done() error {
+	c.begun = true
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// page answers with the part of a list that the query asks for. The list is in
+// the order of its ids; its cursor is the last one that was shown.
+func page[T any](c *call, all []T, id func(T) string) error {
+	limit, err := c.q.limit(pageMax)
+	if err != nil {
+		return err
+	}
+	if after := c.q.str("cursor"); after != "" {
+		n := 0
+		for n < len(all) && id(all[n]) <= after {
+			n++
+		}
+		all = all[n:]
+	}
+	p := client.Page[T]{Items: all}
+	if len(all) > limit {
+		p.Items = all[:limit]
+		p.Next = id(all[limit-1])
+	}
+	if p.Items == nil {
+		p.Items = []T{}
+	}
+	return c.reply(p)
+}
+
+// accepts says whether the client asks for this type by its name.
+func (c *call) accepts(kind string) bool {
+	for _, v := range c.r.Header["Accept"] {
+		for part := range strings.SplitSeq(v, ",") {
+			if t, _, _ := strings.Cut(part, ";"); strings.EqualFold(strings.TrimSpace(t), kind) {
+				return true
+			}
+		}
+	}
+	return false
+}
