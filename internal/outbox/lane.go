@@ -33,6 +33,7 @@ type lane struct {
 	more      bool   // the store may have submissions that are not in queue
 	recovered bool   // what an earlier owner left unfinished was looked after
 	preparing bool
+	stood     int // counts standDowns: what was prepared before one is stray
 	active    int // messages in workers' hands
 	claimed   int // places promised to accepts under way
 	idle      []*worker
@@ -263,8 +264,11 @@ func (l *lane) plan() {
 		return
 	case l.hold != nil && now.Before(l.hold.ProbeAt):
 		if l.waiting() {
+			l.alarm(l.hold.ProbeAt)
+		}
+		if l.waiting() && l.o.Clustered {
 			l.reread(now)
-			l.alarm(earlier(l.hold.ProbeAt, now.Add(heldReread)))
+			l.alarm(now.Add(heldReread))
 		}
 		return
 	}
@@ -282,7 +286,7 @@ func (l *lane) plan() {
 		l.flying += len(it.recipients())
 		l.give(it)
 	}
-	if !l.waiting() || len(l.ready) >= low || l.preparing || l.hold != nil && l.active > 0 {
+	if len(l.queue) == 0 && !l.more || len(l.ready) >= low || l.preparing || l.hold != nil && l.active > 0 {
 		return
 	}
 	if l.pace != nil && l.recovered && l.pace.free(now, len(l.ready)+1) <= len(l.ready) {
@@ -331,13 +335,6 @@ func (l *lane) give(it item) {
 	w := &worker{next: make(chan item, 1)}
 	w.next <- it
 	l.start(func() { l.work(w) })
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // dueAt says that the store has something for the lane at t. Call with mu held.
@@ -430,11 +427,17 @@ var errNotMine = errors.New("outbox: the lane belongs to another node")
 // prepare fills ready: from the queue, or from the store when that is empty.
 func (l *lane) prepare() {
 	ctx := l.o.run
+	l.mu.Lock()
+	stood := l.stood
+	l.mu.Unlock()
 	batch, err := l.prepared(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.preparing = false
 	l.ready = append(l.ready, batch...)
+	if l.stood != stood && len(l.ready) > 0 {
+		l.standDown()
+	}
 	if err != nil {
 		l.more = true
 		wait := 2 * time.Second
@@ -604,6 +607,7 @@ func (l *lane) begin(ctx context.Context, batch []item) ([]item, error) {
 // with mu held.
 func (l *lane) standDown() {
 	l.more = true
+	l.stood++
 	l.drop(l.ready)
 	l.drop(l.queue)
 	l.stray = append(l.stray, l.ready...)
