@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -283,4 +284,28 @@ func (r reply) wants(t testing.TB, status int, says ...string) {
 			t.Errorf("%s does not say %q:\n%s", r.At, s, r.text())
 		}
 	}
+}
+
+// answerOf asks a handler without a network.
+func answerOf(s http.Handler, method, to string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, to, nil)
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+// placeOf is where a request is taken to come from.
+func placeOf(t *testing.T, remote, forwarded, trusted string) string {
+	t.Helper()
+	s := &console{}
+	if trusted != "" {
+		s.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(trusted)}
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = remote
+	if forwarded != "" {
+		r.Header.Set("X-Forwarded-For", forwarded)
+	}
+	return s.from(r).String()
 }
