@@ -25,8 +25,8 @@ const (
 	demoOffice  = "office@contoso.example"  // Global, shared: Kim signs in for it
 	demoNoreply = "noreply@contoso.example" // System: the app itself
 	demoKim     = "kim@contoso.example"     // an employee
-	demoAlex    = "alex@contoso.example"    // an employee whose SMTP AUTH is off
-	demoScanner = "scanner@contoso.example" // a device
+	demoAlex    = "alex@contoso.example"    // another, who approves on the phone
+	demoScanner = "scanner@contoso.example" // a device, whose SMTP AUTH is off
 	demoSam     = "sam@contoso.example"     // has not consented yet: try it
 	demoRobin   = "robin@fabrikam.example"  // whom everybody writes to
 )
@@ -93,10 +93,10 @@ func (d *demo) makeContoso(ctx context.Context, p *printer) error {
 	for _, m := range []demoMailbox{
 		{address: demoKim, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn, signIn: demoKim},
 		{address: demoOffice, reg: people, role: mailgrant.RoleGlobal, kind: mailgrant.MailboxShared, signIn: demoKim},
-		{address: demoAlex, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn, signIn: demoAlex, transport: "smtp"},
+		{address: demoAlex, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn, signIn: demoAlex},
 		{address: demoSam, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn},
 		{address: demoNoreply, reg: system, role: mailgrant.RoleSystem, kind: mailgrant.MailboxApp},
-		{address: demoScanner, reg: system, kind: mailgrant.MailboxApp, transport: "smtp"},
+		{address: demoScanner, reg: people, kind: mailgrant.MailboxOwn, signIn: demoScanner, transport: "smtp"},
 	} {
 		all.Go(func() error {
 			if err := d.makeMailbox(ctx, m); err != nil {
@@ -291,12 +291,12 @@ func (d *demo) watch(ctx context.Context, look func() error) error {
 // fail shows a mailbox that cannot send: what is wrong, who can mend it, how.
 func (d *demo) fail(ctx context.Context, p *printer, key string) error {
 	app := client.New(d.home(), key)
-	if _, err := app.Send(ctx, client.Message{From: demoAlex, To: []string{demoRobin}, Subject: "The contract", Text: "It is attached next time.\n"}); err != nil {
+	if _, err := app.Send(ctx, client.Message{From: demoScanner, To: []string{demoRobin}, Mailbox: demoScanner, Subject: "Scan from the 2nd floor", Text: "2 pages\n"}); err != nil {
 		return err
 	}
 	held := errors.New("held")
 	err := d.watch(ctx, func() error {
-		m, err := d.api.Mailbox(ctx, demoAlex)
+		m, err := d.api.Mailbox(ctx, demoScanner)
 		if err == nil && m.Hold != nil {
 			d.report.Held, err = &m, held
 		}
@@ -307,7 +307,7 @@ func (d *demo) fail(ctx context.Context, p *printer, key string) error {
 	}
 	f := d.report.Held.Hold.Finding
 	p.line("")
-	p.line("And when something is wrong: %s sends, and its mail is kept", demoAlex)
+	p.line("And when something is wrong: %s cannot send, and its mail is kept", demoScanner)
 	p.line("  ✗ %s", f.Title)
 	p.line("      %s", f.Sentence)
 	p.line("      Who: %s", whoWords[f.Who])
@@ -332,7 +332,7 @@ func (d *demo) places(key string) {
 		`-d '{"from":"` + demoKim + `","to":["` + demoRobin + `"],"subject":"Hello","text":"From curl."}'`}, " ")
 	a.Swaks = strings.Join([]string{"swaks --server " + a.Submission, "--auth PLAIN --auth-user case-manager", "--auth-password " + key,
 		"--from " + demoOffice, "--to " + demoRobin}, " ")
-	a.Mend = fmt.Sprintf("curl -s -X PATCH %s/mailboxes/%s -d '{\"smtp_auth_disabled\":false}'", a.Control, demoAlex)
+	a.Mend = fmt.Sprintf("curl -s -X PATCH %s/mailboxes/%s -d '{\"smtp_auth_disabled\":false}'", a.Control, demoScanner)
 	a.Consent = d.consentLink()
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -126,9 +127,7 @@ func (n *Node) check(ctx context.Context, m mailgrant.Mailbox, o check.Options, 
 // prove opens a mailbox with a token of a consent that is not kept yet: as far
 // as a check goes without a message.
 func (n *Node) prove(ctx context.Context, w provider.Way) error {
-	if w.Mailbox.Transport == "" {
-		w.Mailbox.Transport = auto.Auto
-	}
+	w.Mailbox.Transport = provable(ctx, w)
 	r := check.Run(ctx, n.checkDeps(ways{w}), w.Mailbox, check.Options{NoSend: true}, nil)
 	for _, s := range r.Steps {
 		if s.State != check.Failed {
@@ -141,4 +140,16 @@ func (n *Node) prove(ctx context.Context, w provider.Way) error {
 		return fmt.Errorf("%s: %w", s.Name, e)
 	}
 	return nil
+}
+
+// provable is the transport whose token there is already: a person's consent
+// gives one for its first resource only, until it is kept.
+func provable(ctx context.Context, w provider.Way) string {
+	if w.Settings.SMTPHost == "" || !slices.Contains(w.Grant.Capabilities, mailgrant.CanSMTP) {
+		return auto.Auto
+	}
+	if _, err := w.Token(ctx, w.Settings.Resources[mailgrant.CanSMTP], false); err != nil {
+		return auto.Auto
+	}
+	return smtp.Name
 }

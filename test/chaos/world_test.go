@@ -56,6 +56,9 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.World().SetSMTPAuth(bySMTP, "on"); err != nil {
+		t.Fatal(err)
+	}
 	dir, err := os.MkdirTemp("", "chaos-") // short: a socket's path is bounded
 	if err != nil {
 		t.Fatal(err)
