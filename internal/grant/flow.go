@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/provider/oauth"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
@@ -161,13 +162,25 @@ func (k *Keeper) issuerOf(ctx context.Context, s situation, q url.Values) error 
 	switch {
 	case iss == "" && s.set.IssParameter == "required":
 		return k.rejected(ctx, s.reg.ID, "the answer does not name its issuer")
-	case iss != "" && s.set.Issuer != "" && iss != s.set.Issuer:
+	case iss != "" && s.set.Issuer != "" && !issuedBy(s.set, iss):
 		return k.rejected(ctx, s.reg.ID, "the answer comes from another issuer")
 	}
 	if s.set.CallbackServer == "" {
 		return nil
 	}
 	return sameServer(s, q.Get(s.set.CallbackServer))
+}
+
+// issuedBy compares as plain text. Where many Microsoft tenants may sign in, any of
+// them may answer; which of them did, the ID token says.
+func issuedBy(set provider.Settings, iss string) bool {
+	before, after, many := strings.Cut(set.Issuer, "/"+set.Tenant+"/")
+	if !many || !set.Microsoft() || provider.IsGUID(set.Tenant) {
+		return iss == set.Issuer
+	}
+	rest, ok1 := strings.CutPrefix(iss, before+"/")
+	tenant, ok2 := strings.CutSuffix(rest, "/"+after)
+	return iss == set.Issuer || ok1 && ok2 && provider.IsGUID(tenant)
 }
 
 // sameServer compares the data centre an answer names with the registration's.

@@ -103,7 +103,11 @@ func (k *Keeper) Token(ctx context.Context, org, grant mailgrant.ID, resource st
 	if resource == "" {
 		return k.firstToken(ctx, org, grant, false)
 	}
-	return k.obtain(ctx, id, wish{})
+	t, err := k.obtain(ctx, id, wish{})
+	if c := k.cache.get(id); err == nil && c != nil {
+		c.touch(k.Now())
+	}
+	return t, err
 }
 
 // FreshToken gives another token than the cached one, which was refused. A token

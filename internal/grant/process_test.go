@@ -1,0 +1,3 @@
+package grant_test
+
+func secondProcess() bool { return false }
