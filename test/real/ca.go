@@ -38,6 +38,13 @@ func CAFile(t testing.TB) string {
 	return certificates(t).certFile
 }
 
+// Certificate is a certificate for localhost and 127.0.0.1 under that authority.
+func Certificate(t testing.TB) (certFile, keyFile string) {
+	t.Helper()
+	a := certificates(t)
+	return a.leafFile, a.keyFile
+}
+
 // Client is an HTTP client that trusts the authority and follows no redirect.
 func Client(t testing.TB) *http.Client {
 	t.Helper()
