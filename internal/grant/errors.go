@@ -37,7 +37,7 @@ func lapsed(g mailgrant.Grant, f *mailgrant.Finding, cause error) error {
 // consentFinding is what the rooms above show for a grant that nobody consented
 // to, or that must be consented again.
 func consentFinding(g mailgrant.Grant, cause, title, sentence string) mailgrant.Finding {
-	f := mailgrant.Finding{Cause: cause, Title: title, Sentence: sentence, Remedy: upper(renewal(g)) + ".", Who: mailgrant.WhoMailboxOwner,
+	f := mailgrant.Finding{Cause: cause, Title: title, Sentence: sentence, Remedy: upper(renewal(g)), Who: mailgrant.WhoMailboxOwner,
 		Retry: mailgrant.RetryReauthorize, Confidence: 1, Link: "errors/" + cause}
 	if g.Flow == mailgrant.FlowApp {
 		f.Who = mailgrant.WhoOperator

@@ -175,11 +175,15 @@ func (h *house) events(kind string) int {
 
 func (h *house) is(err error, code mailgrant.Code, what string) *mailgrant.Error {
 	h.t.Helper()
-	if !errors.Is(err, code) {
-		h.t.Errorf("%s: got %v (%s), want %s", what, err, mailgrant.AsError(err).Code, code)
+	if err == nil {
+		h.t.Errorf("%s: got no error, want %s", what, code)
+		return &mailgrant.Error{}
 	}
 	e := mailgrant.AsError(err)
-	if err != nil && e.Remedy == "" {
+	if !errors.Is(err, code) {
+		h.t.Errorf("%s: got %v (%s), want %s", what, err, e.Code, code)
+	}
+	if e.Remedy == "" {
 		h.t.Errorf("%s: no remedy in %v", what, err)
 	}
 	return e

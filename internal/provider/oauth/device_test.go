@@ -67,6 +67,9 @@ func TestDevicePolling(t *testing.T) {
 		if state != c.state || c.code == "" && err != nil || c.code != "" && !errors.Is(err, c.code) {
 			t.Errorf("%s: got %v, %v", c.body, state, err)
 		}
+		if err != nil && (oauth.SortOf(err) == oauth.Transient) != (c.code == mailgrant.Unavailable) {
+			t.Errorf("%s: sorted as %v", c.body, oauth.SortOf(err))
+		}
 		if f := h.last(); f.Get("device_code") != "d" || f.Get("client_secret") != "s3cret" || f.Get("grant_type") != "urn:ietf:params:oauth:grant-type:device_code" {
 			t.Errorf("%s: form %v", c.body, f)
 		}

@@ -92,7 +92,7 @@ var personal = []string{"user-consent-required", "admin-consent-required", "user
 
 // grantFaults end one grant.
 var grantFaults = []string{"invalid_grant", "interaction_required", "consent_required", "login_required", "access_denied",
-	"authorization_declined", "account_selection_required", "user_password_expired"}
+	"authorization_declined", "account_selection_required", "user_password_expired", "expired_token", "bad_verification_code"}
 
 // sortOf weighs the OAuth error first: that is what clients may branch on. The
 // finding only tells who must act.

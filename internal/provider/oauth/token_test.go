@@ -223,8 +223,14 @@ func TestOA14SlowAnswer(t *testing.T) {
 			var served sync.WaitGroup
 			defer served.Wait()
 			defer srv.Close()
-			served.Go(func() { io.Copy(io.Discard, srv) })
+			asked := make(chan struct{})
 			served.Go(func() {
+				srv.Read(make([]byte, 1))
+				close(asked)
+				io.Copy(io.Discard, srv)
+			})
+			served.Go(func() {
+				<-asked
 				if !drip {
 					return
 				}
