@@ -99,6 +99,7 @@ func (c *smtpSession) quit() {
 	if c.box != "" {
 		c.x.leave(c.box, c)
 	}
+	c.x.sim.counts.add("smtp.closed")
 	// A hang-up of TLS tells the client that nothing is missing.
 	c.conn.Close()
 }
