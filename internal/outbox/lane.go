@@ -266,8 +266,10 @@ func (l *lane) plan() {
 		if l.waiting() {
 			l.alarm(l.hold.ProbeAt)
 		}
-		if l.waiting() && l.o.Clustered {
+		if l.readAt.IsZero() || l.o.Clustered && l.waiting() {
 			l.reread(now)
+		}
+		if l.o.Clustered && l.waiting() {
 			l.alarm(now.Add(heldReread))
 		}
 		return

@@ -131,7 +131,7 @@ func TestRecipientsOfADay(t *testing.T) {
 			_, err := r.accept(r.caller("smtp"), to("a@example.net", "b@example.net", "c@example.net", "d@example.net"), message("office@contoso.example", fmt.Sprint(i)))
 			must(t, err)
 		}
-		time.Sleep(3 * time.Hour)
+		time.Sleep(90 * time.Minute)
 		synctest.Wait()
 		if got := r.far.list(); len(got) != 2 {
 			t.Fatalf("%d messages of 4 recipients under a limit of 10", len(got))
@@ -140,7 +140,7 @@ func TestRecipientsOfADay(t *testing.T) {
 			t.Error("nobody is told")
 		}
 		r.again() // the count is not forgotten
-		time.Sleep(3 * time.Hour)
+		time.Sleep(90 * time.Minute)
 		synctest.Wait()
 		if got := r.far.list(); len(got) != 2 {
 			t.Fatalf("%d messages after a restart", len(got))
@@ -250,7 +250,7 @@ func TestRE18RestoredMailboxWaitsForAPerson(t *testing.T) {
 			Since: time.Now(), ProbeAt: time.Now().AddDate(20, 0, 0)}))
 		sub := r.send("one")
 		r.out.Wake(r.org, r.global.ID) // a consent, a setting
-		time.Sleep(24 * time.Hour)
+		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		r.wants(sub.ID, mailgrant.SubmissionReady)
 		must(t, r.store.ResumeMailbox(t.Context(), r.org, r.global.ID))
@@ -304,10 +304,10 @@ func TestRE11TriesLaterThenGivesUp(t *testing.T) {
 		if first.Attempts != 1 || first.Finding == nil {
 			t.Errorf("after the first try: %+v", first)
 		}
-		time.Sleep(2 * 24 * time.Hour)
+		time.Sleep(14 * time.Hour)
 		synctest.Wait()
 		last := r.wants(sub.ID, mailgrant.SubmissionFailed)
-		if last.FinalAt.After(sub.AcceptedAt.Add(24*time.Hour)) || last.FinalAt.Before(sub.AcceptedAt.Add(22*time.Hour)) {
+		if last.FinalAt.After(sub.AcceptedAt.Add(12*time.Hour)) || last.FinalAt.Before(sub.AcceptedAt.Add(10*time.Hour)) {
 			t.Errorf("given up after %v", last.FinalAt.Sub(sub.AcceptedAt))
 		}
 		var tries []handed
@@ -331,7 +331,7 @@ func TestRE11TriesLaterThenGivesUp(t *testing.T) {
 		if len(bounces) != 1 || bounces[0].to[0] != "office@contoso.example" {
 			t.Errorf("bounces: %+v", bounces)
 		}
-	}, func(r *rig) { r.config = func(c *outbox.Config) { c.Life = 24 * time.Hour } })
+	}, func(r *rig) { r.config = func(c *outbox.Config) { c.Life = 12 * time.Hour } })
 }
 
 func TestRE12RetryAfterIsKept(t *testing.T) {

@@ -21,14 +21,12 @@ import (
 	"github.com/mailgrant/mailgrant/internal/route"
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
-	"github.com/mailgrant/mailgrant/internal/vault/vaulttest"
 )
 
 // A rig is an outbox over a real store, with a transport that does as it is told.
 type rig struct {
 	t      testing.TB
 	dsn    string
-	keys   *vaulttest.Keysets
 	master string
 
 	store   *store.Store
@@ -51,6 +49,7 @@ type rig struct {
 // inTime runs a test in which time stands still while anything works.
 func inTime(t *testing.T, f func(t *testing.T, r *rig), opts ...func(*rig)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, filepath.Join(t.TempDir(), "mailgrant.db"), opts...)
 		f(t, r)
@@ -59,7 +58,7 @@ func inTime(t *testing.T, f func(t *testing.T, r *rig), opts ...func(*rig)) {
 
 func newRig(t testing.TB, dsn string, opts ...func(*rig)) *rig {
 	t.Helper()
-	r := &rig{t: t, dsn: dsn, keys: &vaulttest.Keysets{}, master: vault.NewMasterKey(), far: newFar()}
+	r := &rig{t: t, dsn: dsn, master: vault.NewMasterKey(), far: newFar()}
 	for _, o := range opts {
 		o(r)
 	}
@@ -79,7 +78,7 @@ func (r *rig) start() {
 	must(t, err)
 	master, err := vault.MasterKey(r.master)
 	must(t, err)
-	v, err := vault.Open(ctx, master, r.keys)
+	v, err := vault.Open(ctx, master, s)
 	must(t, err)
 	r.store, r.vault, r.router = s, v, route.New(s)
 	r.access = access.New(access.Config{Store: s, Vault: v})
@@ -131,12 +130,29 @@ func (r *rig) again() {
 
 func (r *rig) found(ctx context.Context) {
 	t := r.t
+	if orgs, err := r.store.Organizations(ctx); err != nil || len(orgs) > 0 {
+		must(t, err)
+		r.refind(ctx, orgs[0].ID)
+		return
+	}
 	r.org = mailgrant.NewID(mailgrant.PrefixOrganization)
 	must(t, r.store.CreateOrganization(ctx, mailgrant.Organization{ID: r.org, Name: "Contoso"}))
 	r.app = mailgrant.App{ID: mailgrant.NewID(mailgrant.PrefixApp), Org: r.org, Name: "cases", Classes: []mailgrant.Class{mailgrant.ClassUser, mailgrant.ClassSystem}}
 	must(t, r.store.CreateApp(ctx, r.app))
 	r.global = r.mailbox("office@contoso.example", mailgrant.RoleGlobal)
 	r.system = r.mailbox("noreply@contoso.example", mailgrant.RoleSystem)
+}
+
+// refind knows again what another process founded.
+func (r *rig) refind(ctx context.Context, org mailgrant.ID) {
+	r.org = org
+	apps, err := r.store.Apps(ctx, org)
+	must(r.t, err)
+	r.app = apps[0]
+	r.global, err = r.store.MailboxByAddress(ctx, org, "office@contoso.example")
+	must(r.t, err)
+	r.system, err = r.store.MailboxByAddress(ctx, org, "noreply@contoso.example")
+	must(r.t, err)
 }
 
 func (r *rig) mailbox(address string, role mailgrant.MailboxRole) mailgrant.Mailbox {
