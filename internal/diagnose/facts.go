@@ -3,6 +3,8 @@ package diagnose
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,13 +21,14 @@ import (
 // "imap_switched_on" instead of "imap_enabled" is understood as well.
 type facts struct {
 	m     map[string]any
+	names []string // of m, in order, so that the same facts give the same answer
 	token map[string]any
 	where string // host, provider and addresses in one lower-case string
 	at    time.Time
 }
 
 func factsOf(f Failure) facts {
-	x := facts{m: f.Context}
+	x := facts{m: f.Context, names: slices.Sorted(maps.Keys(f.Context))}
 	x.token = tokenFacts(f.Context["token"])
 	x.where = strings.ToLower(strings.Join([]string{
 		x.str("provider"), x.str("host"), x.str("server"), x.str("api"), x.str("url"),
@@ -137,8 +140,8 @@ func (x facts) is(values string, keys []string) bool {
 
 // find looks for a fact whose name holds all these words.
 func (x facts) find(words ...string) (any, bool) {
-	for k, v := range x.m {
-		k = strings.ToLower(k)
+	for _, name := range x.names {
+		k, v := strings.ToLower(name), x.m[name]
 		all := true
 		for _, w := range words {
 			all = all && strings.Contains(k, w)

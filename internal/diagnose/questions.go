@@ -45,6 +45,8 @@ func init() {
 		"?mechanism":         (*evidence).whyMechanism,
 		"?closed":            (*evidence).whyClosed,
 		"?gmail-notfound":    (*evidence).whyGmailNotFound,
+		"?precondition":      (*evidence).whyPrecondition,
+		"?object":            (*evidence).whyObject,
 		"?timeout":           (*evidence).whyTimeout,
 		"?page":              (*evidence).whyPage,
 		"?throttled":         (*evidence).whyThrottled,
@@ -83,7 +85,7 @@ func (e *evidence) settle(v verdict) verdict {
 	if authentication[v.cause] && x.recently() && v.confidence < 0.9 {
 		return likely("throttled-mailbox")
 	}
-	if v.confidence < 0.9 && e.justChanged() && couldBeDelay[v.cause] {
+	if couldBeDelay[v.cause] && e.justChanged() {
 		return likely("propagation-delay")
 	}
 	if reply := e.reply(); reply >= 400 && reply < 500 && v.confidence <= 0.75 && authentication[v.cause] && !e.says("tokenwillexpire") {
@@ -127,15 +129,18 @@ var couldBeDelay = map[string]bool{
 // justChanged reports that the right setting was made a short while ago.
 func (e *evidence) justChanged() bool {
 	x := e.facts
-	for k, v := range x.m {
-		k = strings.ToLower(k)
+	for _, name := range x.names {
+		k, v := strings.ToLower(name), x.m[name]
+		s := strings.ToLower(textOf(v))
+		if waitedOut(k, s) || changing(k) && lately(s) {
+			return true
+		}
 		if !anyOf(k, "ago", "since", "age", "after", "recent", "just") || anyOf(k, "worked", "consent_age", "session", "token", "token_age", "password", "secret_age", "polls", "last_success") {
 			continue
 		}
-		if !anyOf(k, "chang", "grant", "enabl", "add", "permission", "policy", "config", "set", "regist", "creat", "role", "assign", "delegat", "switch", "licen", "fixed", "consent", "propag", "scope", "toggl", "updat") {
+		if !changing(k) {
 			continue
 		}
-		s := strings.ToLower(textOf(v))
 		if strings.Contains(on, " "+s+" ") && s != "1" {
 			return true
 		}
@@ -149,10 +154,32 @@ func (e *evidence) justChanged() bool {
 			case strings.Contains(k, "second"):
 				limit = 24 * 3600
 			}
-			return n <= limit
+			if n <= limit {
+				return true
+			}
 		}
 	}
-	return x.yes("works_later", "worked_later", "works_after_waiting", "resolved_by_waiting", "worked_next_day")
+	return false
+}
+
+// waitedOut reports a fact that says it worked after a while.
+func waitedOut(key, value string) bool {
+	return anyOf(key, "work", "resolv", "succe", "fixed") && anyOf(key, "later", "after", "wait", "next", "eventual") &&
+		!anyOf(key, "minutes_ago", "stopped") && value != "" && value != "0" && !strings.Contains(off, " "+value+" ")
+}
+
+// lately reports a value that tells of a change not long ago.
+func lately(s string) bool {
+	if anyOf(s, "days ago", "weeks ago", "months ago", "years ago") {
+		return false
+	}
+	return anyOf(s, "minutes ago", "minute ago", "hour ago", "hours ago", "just", "today", "recent", "moments ago")
+}
+
+// changing reports a fact whose name tells of a setting made.
+func changing(key string) bool {
+	return !anyOf(key, "worked", "password", "token", "session", "address", "offset") && anyOf(key, "chang", "grant", "enabl", "add", "permission", "policy", "config", "set",
+		"regist", "creat", "role", "assign", "delegat", "switch", "licen", "fixed", "consent", "propag", "scope", "toggl", "updat")
 }
 
 // recently reports that the very same credentials worked moments ago.

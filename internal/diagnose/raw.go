@@ -30,8 +30,8 @@ var loginLine = regexp.MustCompile(`(?i)(\blogin\s+"?[^\s"]+@[^\s"]+"?\s+|\blogi
 
 // raw is the text without secrets and control characters, cut to rawSize.
 func raw(s string) string {
-	if len(s) > 8*rawSize {
-		s = s[:8*rawSize]
+	if len(s) > 3*rawSize {
+		s = s[:3*rawSize]
 	}
 	s = strings.ToValidUTF8(s, "")
 	if risky(s) {

@@ -304,7 +304,7 @@ func (e *evidence) whyPasswordRefused() verdict {
 		return likely("app-password-required")
 	}
 	switch {
-	case x.service("microsoft") && e.is("imap", "pop") && !x.before("2022-10-01"):
+	case x.service("microsoft") && e.is("imap", "pop", "graph") && !x.before("2022-10-01"):
 		return perhaps("basic-auth-retired")
 	case x.service("microsoft") && x.consumer() && !x.before("2024-09-16"):
 		return perhaps("basic-auth-retired")

@@ -71,6 +71,27 @@ func (e *evidence) whyGmailNotFound() verdict {
 	return perhaps("mailbox-not-found")
 }
 
+// whyPrecondition answers Gmail's failedPrecondition: for a service account the
+// delegation, for a person that there is no Gmail.
+func (e *evidence) whyPrecondition() verdict {
+	x := e.facts
+	switch {
+	case x.appOnly():
+		return likely("google-delegation-missing")
+	case x.grant() != "", x.yes("google_api_enabled"):
+		return likely("mailbox-not-licensed")
+	}
+	return perhaps("google-delegation-missing")
+}
+
+// whyObject answers Exchange's PowerShell, to which all are objects.
+func (e *evidence) whyObject() verdict {
+	if e.facts.appOnly() || e.says("serviceprincipal", "addmailboxpermission") {
+		return likely("service-principal-not-registered")
+	}
+	return likely("mailbox-not-found")
+}
+
 // sending reports that the request was to send a message.
 func (e *evidence) sending() bool {
 	return anyOf(e.facts.step(), "send") || anyOf(strings.ToLower(e.facts.str("url", "endpoint")), "sendmail", "/send") || e.says("sendmail")
@@ -87,6 +108,9 @@ func (e *evidence) whyGraphToken() verdict {
 	}
 	if roles, ok := x.claim("roles"); x.appOnly() && ok && roles == "" {
 		return likely("scope-missing")
+	}
+	if x.str("api") == "ews" && x.password() {
+		return e.whyPasswordRefused()
 	}
 	if v := strings.ToLower(x.str("authorization_header", "auth_header")); v != "" {
 		return likely("endpoint-misconfigured")
