@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	if secondProcess() {
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, // but for the PostgreSQL that all tests share
+		goleak.IgnoreAnyFunction("github.com/mailgrant/mailgrant/test/real.(*PostgresServer).Start.func1"), goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
 }
 
 const alex, mallory = "alex@contoso.example", "mallory@evil.example"
