@@ -36,7 +36,7 @@ func (c *Client) DeleteGrant(ctx context.Context, grant mailgrant.ID) error {
 // Link makes an address that lets its holder begin one consent. kind is consent,
 // for the owner of the mailbox, or admin_consent.
 func (c *Client) Link(ctx context.Context, grant mailgrant.ID, kind string) (Link, error) {
-	return put[Link](ctx, c, http.MethodPost, "/v1/grants/"+id(grant)+"/links", map[string]string{"kind": kind})
+	return put[Link](ctx, c, http.MethodPost, "/v1/grants/"+id(grant)+"/links", NewLink{Kind: kind})
 }
 
 // Activate makes a grant of the app itself active: nobody signs in.

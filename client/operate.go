@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/mailgrant/mailgrant"
 )
@@ -16,6 +17,20 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 // Explain says what a text means.
 func (c *Client) Explain(ctx context.Context, f Failure) (mailgrant.Finding, error) {
 	return put[mailgrant.Finding](ctx, c, http.MethodPost, "/v1/explain", f)
+}
+
+// Causes are the failures that are known; search keeps those that a word belongs to.
+func (c *Client) Causes(ctx context.Context, search string) ([]Cause, error) {
+	path := "/v1/causes"
+	if search != "" {
+		path += "?search=" + url.QueryEscape(search)
+	}
+	return all[Cause](ctx, c, path)
+}
+
+// Cause is one of them.
+func (c *Client) Cause(ctx context.Context, cause string) (Cause, error) {
+	return get[Cause](ctx, c, "/v1/causes/"+url.PathEscape(cause))
 }
 
 // Backup writes everything as it stands now to w. It is sealed with the master

@@ -50,7 +50,7 @@ type Registration struct {
 
 // A NewCredential is a way for a registration to prove itself.
 type NewCredential struct {
-	Kind        mailgrant.CredentialKind `json:"kind"`                  // default secret
+	Kind        mailgrant.CredentialKind `json:"kind,omitempty"`        // default secret
 	Secret      string                   `json:"secret,omitempty"`      // the secret's value, the PEM of key and certificate, or Google's JSON key
 	TokenFile   string                   `json:"token_file,omitempty"`  // federated: a file on the server; the operator's to set
 	Description string                   `json:"description,omitempty"` //
@@ -94,6 +94,11 @@ type Grant struct {
 	mailgrant.Grant
 	Changed  bool   `json:"changed,omitempty"`   // its registration was changed since: authorise again
 	RevokeAt string `json:"revoke_at,omitempty"` // where its owner ends it at the provider
+}
+
+// A NewLink is a link to be made.
+type NewLink struct {
+	Kind string `json:"kind,omitempty"` // consent (default), for the owner of the mailbox, or admin_consent
 }
 
 // A Link lets somebody without an account begin one consent, once.

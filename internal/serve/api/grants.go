@@ -254,13 +254,8 @@ func (c *call) deleteGrant() error {
 	return c.done()
 }
 
-// A newLink says which link is wanted.
-type newLink struct {
-	Kind string `json:"kind"` // consent, admin_consent
-}
-
 func (c *call) createLink() error {
-	n := newLink{Kind: string(store.FlowConsent)}
+	n := client.NewLink{Kind: string(store.FlowConsent)}
 	if err := c.decode(&n); err != nil {
 		return err
 	}

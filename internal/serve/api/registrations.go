@@ -296,6 +296,4 @@ func (c *call) deleteCredential() error {
 }
 
 // absent is what the store says of a row that is not there.
-func absent(what string, id mailgrant.ID) error {
-	return mailgrant.Errorf(mailgrant.NotFound, nil, "there is no %s %s", what, id).Fix("list what there is: mailgrant %s list", what)
-}
+func absent(what string, id mailgrant.ID) error { return store.Absent(what, id) }

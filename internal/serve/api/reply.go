@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/hmac"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -57,7 +59,11 @@ func page[T any](c *call, all []T, id func(T) string) error {
 	if err != nil {
 		return err
 	}
-	if after := c.q.str("cursor"); after != "" {
+	after, err := c.cursor()
+	if err != nil {
+		return err
+	}
+	if after != "" {
 		n := 0
 		for n < len(all) && id(all[n]) <= after {
 			n++
@@ -67,12 +73,40 @@ func page[T any](c *call, all []T, id func(T) string) error {
 	p := client.Page[T]{Items: all}
 	if len(all) > limit {
 		p.Items = all[:limit]
-		p.Next = id(all[limit-1])
+		p.Next = c.next(id(all[limit-1]))
 	}
 	if p.Items == nil {
 		p.Items = []T{}
 	}
 	return c.reply(p)
+}
+
+// A cursor is ours and of this list only: one that was made up, or taken from
+// another organization's list, is refused. AP-10.
+func (c *call) next(at string) string {
+	if at == "" {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(append(c.seal(at), at...))
+}
+
+const sealLen = 12
+
+func (c *call) seal(at string) []byte {
+	return c.Keeper.Vault.Hash("cursor", string(c.by.Org)+" "+c.route.id+" "+at)[:sealLen]
+}
+
+// cursor is where the page begins that is asked for: "" at the beginning.
+func (c *call) cursor() (string, error) {
+	s := c.q.str("cursor")
+	if s == "" {
+		return "", nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) <= sealLen || !hmac.Equal(b[:sealLen], c.seal(string(b[sealLen:]))) {
+		return "", mailgrant.Errorf(mailgrant.Invalid, err, "the cursor is not one of this list").Fix("take it from the page before").At("cursor")
+	}
+	return string(b[sealLen:]), nil
 }
 
 // accepts says whether the client asks for this type by its name.

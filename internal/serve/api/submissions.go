@@ -225,7 +225,11 @@ func (c *call) listSubmissions() error {
 	if err != nil {
 		return err
 	}
-	f := store.SubmissionFilter{App: mailgrant.ID(c.q.str("app")), Since: c.q.time("since"), After: c.q.str("cursor"), Limit: limit}
+	after, err := c.cursor()
+	if err != nil {
+		return err
+	}
+	f := store.SubmissionFilter{App: mailgrant.ID(c.q.str("app")), Since: c.q.time("since"), After: after, Limit: limit}
 	if c.ownOnly() {
 		if f.App != "" && f.App != c.by.App.ID {
 			return c.lacks(mailgrant.ScopeRead)
@@ -251,7 +255,7 @@ func (c *call) listSubmissions() error {
 	if err != nil {
 		return err
 	}
-	return c.reply(client.Page[mailgrant.Submission]{Items: l, Next: next})
+	return c.reply(client.Page[mailgrant.Submission]{Items: l, Next: c.next(next)})
 }
 
 func (c *call) listAttempts() error {

@@ -114,7 +114,7 @@ func table() []endpoint {
 			out: client.Token{}, status: 200, do: (*call).getToken,
 			query: []param{{name: "resource", kind: "string", text: "What the token is for, such as outlook or graph; default the grant's first."}}},
 		{method: post, path: "/v1/grants/{grant}/links", id: "createLink", scopes: manages, text: "Make an address that lets its holder begin one consent",
-			in: newLink{}, out: client.Link{}, status: 201, do: (*call).createLink},
+			in: client.NewLink{}, out: client.Link{}, status: 201, do: (*call).createLink},
 		{method: post, path: "/v1/grants/{grant}/activate", id: "activateGrant", scopes: manages, text: "Make a grant of the app itself active: nobody signs in",
 			out: client.Grant{}, status: 200, do: (*call).activate},
 		{method: post, path: "/v1/grants/{grant}/device", id: "beginDevice", scopes: manages, text: "Begin a device code, where the operator allows it",

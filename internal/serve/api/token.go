@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -45,14 +44,16 @@ func (c *call) mayToken(grant mailgrant.ID) error {
 	if c.can(mailgrant.ScopeManage) {
 		return nil
 	}
-	boxes, err := c.tokens.of(c, grant)
+	listed := func(id mailgrant.ID) bool { return slices.Contains(c.by.App.Mailboxes, id) }
+	if slices.ContainsFunc(c.tokens.known(c.by.Org, grant), listed) {
+		return nil
+	}
+	boxes, err := c.tokens.read(c, grant) // a no is never from memory
 	if err != nil {
 		return err
 	}
-	for _, id := range boxes {
-		if slices.Contains(c.by.App.Mailboxes, id) {
-			return nil
-		}
+	if slices.ContainsFunc(boxes, listed) {
+		return nil
 	}
 	if _, err := c.Store.Grant(c.r.Context(), c.by.Org, grant); err != nil {
 		return err
@@ -83,19 +84,22 @@ const (
 	permissionsMax = 20_000
 )
 
-func (p *permissions) of(c *call, grant mailgrant.ID) ([]mailgrant.ID, error) {
-	key, now := permission{c.by.Org, grant}, time.Now()
+func (p *permissions) known(org, grant mailgrant.ID) []mailgrant.ID {
 	p.mu.RLock()
-	have, ok := p.m[key]
-	p.mu.RUnlock()
-	if ok && now.Before(have.until) {
-		return have.boxes, nil
+	defer p.mu.RUnlock()
+	if have := p.m[permission{org, grant}]; time.Now().Before(have.until) {
+		return have.boxes
 	}
+	return nil
+}
+
+func (p *permissions) read(c *call, grant mailgrant.ID) ([]mailgrant.ID, error) {
+	now := time.Now() // before the store is asked
 	boxes, err := c.Store.MailboxesByGrant(c.r.Context(), c.by.Org, grant)
-	if err != nil && !errors.Is(err, mailgrant.NotFound) {
+	if err != nil || len(boxes) == 0 {
 		return nil, err
 	}
-	have = permitted{until: now.Add(permittedFor)}
+	have := permitted{until: now.Add(permittedFor)}
 	for _, m := range boxes {
 		have.boxes = append(have.boxes, m.ID)
 	}
@@ -104,6 +108,6 @@ func (p *permissions) of(c *call, grant mailgrant.ID) ([]mailgrant.ID, error) {
 	if p.m == nil || len(p.m) >= permissionsMax {
 		p.m = map[permission]permitted{}
 	}
-	p.m[key] = have
+	p.m[permission{c.by.Org, grant}] = have
 	return have.boxes, nil
 }
