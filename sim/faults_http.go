@@ -51,10 +51,16 @@ func (fs *faults) strike(w http.ResponseWriter, r *http.Request, f *Fault, h htt
 	}
 	switch f.Do {
 	case DoSlow:
+		body, err := io.ReadAll(r.Body) // only then net/http sees the client go
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		if fs.sim.clock.sleep(r.Context(), f.delay(fs.sim.world.Knobs().SlowBy)) == nil {
 			h(w, r)
 		}
 	case DoHang:
+		io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	case DoLost:
 		h(&unsent{header: http.Header{}}, r)

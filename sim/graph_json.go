@@ -114,7 +114,7 @@ func (c *graphCall) compose(m *graphMessage) ([]byte, *graphError) {
 	return withFiles(m.mime(c.mailbox, c.g.sim.Now()), files), nil
 }
 
-// itemBody is the JSON of a message or a folder item: what a $select names.
+// pick leaves of a resource what $select names.
 func (c *graphCall) pick(doc map[string]any) map[string]any {
 	wanted := c.URL.Query().Get("$select")
 	if wanted == "" {

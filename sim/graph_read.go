@@ -78,15 +78,8 @@ func (c *graphCall) users() *graphError {
 	if e != nil {
 		return e
 	}
-	var items []map[string]any
-	for _, u := range all {
-		if keep(u) {
-			doc := c.pick(c.userJSON(u))
-			delete(doc, "@odata.context")
-			items = append(items, doc)
-		}
-	}
-	return c.page("users", items)
+	all = slices.DeleteFunc(all, func(u *User) bool { return !keep(u) })
+	return c.page("users", len(all), func(i int) map[string]any { return c.pick(c.userJSON(all[i])) })
 }
 
 // filterUsers understands mail eq '...' and userPrincipalName eq '...'.
@@ -118,10 +111,10 @@ func equals(filter string) (name, value string, e *graphError) {
 	return name, value, nil
 }
 
-// page cuts a list as $top and $skip say, and links to the rest.
-func (c *graphCall) page(of string, items []map[string]any) *graphError {
+// page shows of a list what $top and $skip say, and links to the rest.
+func (c *graphCall) page(of string, total int, item func(int) map[string]any) *graphError {
 	q := c.URL.Query()
-	top, skip, total := 10, 0, len(items)
+	top, skip := 10, 0
 	if of == "users" {
 		top = 100
 	}
@@ -134,9 +127,14 @@ func (c *graphCall) page(of string, items []map[string]any) *graphError {
 			*to = n
 		}
 	}
-	items = items[min(skip, total):]
-	doc := pageOf(c.context(of), items[:min(top, len(items))])
-	if len(items) > top {
+	items := []map[string]any{}
+	for i := skip; i < min(skip+top, total); i++ {
+		doc := item(i)
+		delete(doc, "@odata.context")
+		items = append(items, doc)
+	}
+	doc := pageOf(c.context(of), items)
+	if skip+top < total {
 		q.Set("$skip", strconv.Itoa(skip+top))
 		doc["@odata.nextLink"] = c.g.base(c.Request) + c.URL.Path + "?" + q.Encode()
 	}
@@ -245,11 +243,7 @@ func (c *graphCall) folderJSON(folder string) map[string]any {
 }
 
 func (c *graphCall) folders() *graphError {
-	var items []map[string]any
-	for _, f := range graphFolders {
-		items = append(items, c.folderJSON(f.folder))
-	}
-	return c.page("mailFolders", items)
+	return c.page("mailFolders", len(graphFolders), func(i int) map[string]any { return c.folderJSON(graphFolders[i].folder) })
 }
 
 func (c *graphCall) folder() *graphError {
@@ -276,16 +270,9 @@ func (c *graphCall) find() *graphError {
 		return e
 	}
 	list := c.g.sim.mail.list(strings.ToLower(c.mailbox.Address), folder)
+	list = slices.DeleteFunc(list, func(m Message) bool { return !keep(m) })
 	slices.Reverse(list)
-	var items []map[string]any
-	for _, m := range list {
-		if keep(m) {
-			doc := c.pick(c.messageJSON(m))
-			delete(doc, "@odata.context")
-			items = append(items, doc)
-		}
-	}
-	return c.page("users('"+c.mailbox.Address+"')/messages", items)
+	return c.page("users('"+c.mailbox.Address+"')/messages", len(list), func(i int) map[string]any { return c.pick(c.messageJSON(list[i])) })
 }
 
 func filterMessages(filter string) (func(Message) bool, *graphError) {

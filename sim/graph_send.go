@@ -84,13 +84,14 @@ func (c *graphCall) send(sub *submission) *graphError {
 	}
 	about := append([]string{c.key, sub.from}, sub.to...)
 	about = append(about, addressesIn(headerOf(sub.raw), "From", "Sender")...)
-	var failed *graphError
 	c.g.sim.faults.strike(c.w, c.Request, c.g.sim.faults.graphTrigger(about...), func(w http.ResponseWriter, _ *http.Request) {
-		if failed = c.submit(sub); failed == nil {
-			w.WriteHeader(http.StatusAccepted)
+		if e := c.submit(sub); e != nil {
+			c.g.refuse(w, e)
+			return
 		}
+		w.WriteHeader(http.StatusAccepted)
 	}, c.g.faultStatus)
-	return failed
+	return nil
 }
 
 // address takes the envelope from the header, as Graph does.
