@@ -1,9 +1,21 @@
 package console
 
 import (
+	"context"
 	"net/http"
 	"strings"
+
+	"github.com/mailgrant/mailgrant"
 )
+
+type traceKey struct{}
+
+// traceOf is the number of a request: in the answer's header, on the page of a
+// failure, and in the log.
+func traceOf(r *http.Request) mailgrant.ID {
+	id, _ := r.Context().Value(traceKey{}).(mailgrant.ID)
+	return id
+}
 
 // policy lets a page load our style sheet and icon, send forms to us, and nothing
 // else. formTo adds where the forms of one page lead in the end: browsers hold
@@ -16,6 +28,9 @@ func policy(formTo string) string {
 func (s *console) headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
+		trace := mailgrant.NewID(mailgrant.PrefixTrace)
+		r = r.WithContext(context.WithValue(r.Context(), traceKey{}, trace))
+		h.Set("Mailgrant-Trace", string(trace))
 		h.Set("Content-Security-Policy", policy(""))
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -40,6 +41,24 @@ type outcome struct {
 	Until time.Time `json:"x"`
 }
 
+// aPerson stands in a provider's settings before the place for people, behind the
+// one for administrators.
+const aPerson = "; a person: "
+
+// RevokeSelf is where a person takes a consent back.
+func (o outcome) RevokeSelf() string {
+	if _, self, ok := strings.Cut(o.RevokeAt, aPerson); ok {
+		return self
+	}
+	return o.RevokeAt
+}
+
+// RevokeAdmin is where an administrator does.
+func (o outcome) RevokeAdmin() string {
+	admin, _, _ := strings.Cut(o.RevokeAt, aPerson)
+	return admin
+}
+
 // resultLife is how long the page can be loaded again.
 const resultLife = 15 * time.Minute
 
@@ -59,7 +78,7 @@ func (s *console) failed(r *http.Request, doing string, err error) outcome {
 
 func (s *console) failedWith(r *http.Request, o outcome, doing string, err error) outcome {
 	e := mailgrant.AsError(err)
-	o.Code, o.Trace = e.Code, mailgrant.NewID(mailgrant.PrefixTrace)
+	o.Code, o.Trace = e.Code, traceOf(r)
 	f := mailgrant.Finding{Sentence: sentence(e.Message), Remedy: sentence(e.Remedy), Who: mailgrant.WhoOperator}
 	if e.Code == mailgrant.Invalid || e.Code == mailgrant.NotFound || e.Code == mailgrant.Conflict {
 		f.Who = mailgrant.WhoMailboxOwner

@@ -391,6 +391,9 @@ func TestWB04AndWB05HeadersOfEveryAnswer(t *testing.T) {
 		if cache := r.Header.Get("Cache-Control"); cache != "no-store" && !strings.HasSuffix(r.At, ".css") && !strings.HasSuffix(r.At, ".svg") {
 			t.Errorf("%s: Cache-Control is %q", r.At, cache)
 		}
+		if !mailgrant.ID(r.Header.Get("Mailgrant-Trace")).Is(mailgrant.PrefixTrace) {
+			t.Errorf("%s has no trace number", r.At)
+		}
 		if r.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s lets other sites read it", r.At)
 		}
