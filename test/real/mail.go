@@ -173,7 +173,7 @@ issuers = %[2]s
 client_id = %[3]s
 scope = %[4]s
 username_attribute = email
-`, m.dir, p.Issuer, p.Resource, strings.Join(p.Scopes, " ")), "dovecot", "oauth2.conf"),
+`, m.dir, p.Issuer, p.Resource, p.Scopes[0]), "dovecot", "oauth2.conf"),
 		m.write(fmt.Sprintf(`base_dir = %[1]s/run
 state_dir = %[1]s/run
 instance_name = mailgrant-test

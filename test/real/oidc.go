@@ -74,8 +74,8 @@ func NewOIDC(t testing.TB, o OIDCOptions) *OIDC {
 	t.Helper()
 	dir, node, cert := nodeDir(t), program(t, "node"), certificates(t)
 	p := &OIDC{CAFile: cert.certFile, Client: Client(t),
-		ClientID: "mailgrant", ClientSecret: "s3cret:+%/of people",
-		AppClientID: "mailgrant-app", AppClientSecret: "s3cret:+%/of the app",
+		ClientID: "mailgrant", ClientSecret: "s3cret:+%/of-people",
+		AppClientID: "mailgrant-app", AppClientSecret: "s3cret:+%/of-the-app",
 		Callback: "https://client.example/callback", Resource: "https://mail.real.example", Scopes: o.Scopes,
 		Users: o.Users, KeyID: "key-1", opaque: o.OpaqueTokens}
 	if p.Users == nil {

@@ -71,7 +71,7 @@ func TestSubmitters(t *testing.T) {
 	}
 	doors := []real.Door{listen(false), listen(true)}
 	t.Cleanup(func() { s.Close(); <-served; <-served })
-	body := awkward(t)["dots"]
+	body := real.Awkward(t)["dots"]
 	for name, submit := range real.Submitters {
 		for _, d := range doors {
 			reply, err := submit(t, d, real.Alex, []string{real.Robin, real.Elsewhere}, body)
