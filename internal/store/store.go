@@ -258,9 +258,27 @@ func first[T any](ctx context.Context, q querier, what string, id mailgrant.ID, 
 	return l[0], nil
 }
 
-func notFound(what string, id mailgrant.ID) error {
-	return mailgrant.Errorf(mailgrant.NotFound, nil, "there is no %s %s", what, id).
-		Fix("list what there is: mailgrant %s list", what)
+func notFound(what string, id mailgrant.ID) error { return Absent(what, id) }
+
+// lists are the commands that show what there is of a kind.
+var lists = map[string]string{
+	"organization": "mailgrant organization list",
+	"registration": "mailgrant registration list",
+	"credential":   "mailgrant registration credential list REGISTRATION",
+	"grant":        "mailgrant grant list",
+	"mailbox":      "mailgrant mailbox list",
+	"app":          "mailgrant app list",
+	"key":          "mailgrant app key list APP",
+	"submission":   "mailgrant queue list --all",
+}
+
+// Absent says that there is no such thing, and where what there is can be seen.
+func Absent(what string, id mailgrant.ID) error {
+	e := mailgrant.Errorf(mailgrant.NotFound, nil, "there is no %s %s", what, id)
+	if lists[what] == "" {
+		return e.Fix("look whether the id is right; what is used or over is removed after a time")
+	}
+	return e.Fix("list what there is: %s", lists[what])
 }
 
 // doc reads rows of a single JSON column.

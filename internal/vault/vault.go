@@ -169,7 +169,7 @@ func (v *Vault) unwrap(b []byte, version int64) (*ring, error) {
 
 func wrongMaster(err error) error {
 	return mailgrant.Errorf(mailgrant.Misset, err, "the master key does not open this database").
-		Fix("give the master key this database was made with (master_key_file, MAILGRANT_MASTER_KEY or master_key_command); nothing was changed")
+		Fix("give the master key this database was made with (master_key in the settings); nothing was changed")
 }
 
 // Seal makes plain unreadable for all who lack the master key, and bound to p.
