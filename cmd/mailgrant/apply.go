@@ -281,6 +281,9 @@ func value(v any) string {
 	if err != nil {
 		return fmt.Sprint(v)
 	}
+	if string(b) == "null" {
+		return "none"
+	}
 	return oneLine(string(b))
 }
 

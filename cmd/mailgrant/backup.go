@@ -84,6 +84,9 @@ func backupStore(ctx context.Context, cfg config.Config, w io.Writer) (err error
 	if err != nil {
 		return err
 	}
+	if _, err := vault.Open(ctx, master, s); err != nil { // else it would open with neither master key
+		return err
+	}
 	out, err := vault.SealStream(master, w)
 	if err != nil {
 		return err

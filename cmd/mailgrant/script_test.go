@@ -179,12 +179,18 @@ var changing = []struct {
 	as string
 }{
 	{anID, "${1}_…"},
-	{regexp.MustCompile(`\bmg_[0-9A-Za-z_]{8,}`), "mg_…"},
+	{regexp.MustCompile(`\bmg_[0-9A-Za-z_]{4,}`), "mg_…"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?`), "DATE"},
+	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d$|\b20\d\d-\d\d-\d\d([; ])`), "DAY$1"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`), "SPAN"},
+	{regexp.MustCompile(`\b\d+ (ms|minutes|bytes)\b`), "N $1"},
 	{regexp.MustCompile(`/connect/[0-9A-Za-z_-]+`), "/connect/…"},
-	{regexp.MustCompile(`"(took|uptime)": \d+`), `"$1": N`},
+	{regexp.MustCompile(`\b[0-9a-f]{8}(  +(DATE|-)  )`), "HEX$1"}, // the fingerprint of a secret
+	{regexp.MustCompile(`^\d+(  DATE  )`), "N$1"},                 // the number of an event
+	{regexp.MustCompile(`^(Key|Size) ( *)\d+`), "$1 ${2}N"},
+	{regexp.MustCompile(`\b[0-9A-F]{16}\b`), "HEX"}, // of a server's reply
+	{regexp.MustCompile(`("seq"):\d+`), "$1:N"},
 	{regexp.MustCompile(` +$`), ""},
 }
 
@@ -200,9 +206,12 @@ func (s *script) plain(line string) string {
 	return line
 }
 
+// remember keeps the last id of each kind; a Message-ID only looks like one.
 func (s *script) remember(text string) {
-	for _, m := range anID.FindAllStringSubmatch(text, -1) {
-		s.last[m[1]] = m[0]
+	for _, at := range anID.FindAllStringSubmatchIndex(text, -1) {
+		if !strings.HasPrefix(text[at[1]:], "@") {
+			s.last[text[at[2]:at[3]]] = text[at[0]:at[1]]
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"mime"
 	"os"
 	"path/filepath"
 	"strings"
@@ -189,7 +190,11 @@ func (s *sending) message(cmd *cobra.Command, at *time.Time) (client.Message, er
 		if err != nil {
 			return m, unreadable(err)
 		}
-		m.Attachments = append(m.Attachments, client.Attachment{Name: filepath.Base(name), Content: b})
+		a := client.Attachment{Name: filepath.Base(name), Content: b}
+		if t := mime.TypeByExtension(filepath.Ext(name)); strings.HasPrefix(t, "message/") || strings.HasPrefix(t, "multipart/") {
+			a.ContentType = "application/octet-stream" // a message in a message is a file here, and stays as it is
+		}
+		m.Attachments = append(m.Attachments, a)
 	}
 	return m, nil
 }
