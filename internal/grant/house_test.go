@@ -42,6 +42,7 @@ type house struct {
 	vault *vault.Vault
 	idp   *idp
 	org   mailgrant.ID
+	dir   string // of the database
 	reg   mailgrant.Registration
 
 	mu     sync.Mutex
@@ -52,12 +53,15 @@ type house struct {
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "m.db"), slog.New(slog.DiscardHandler))
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), filepath.Join(dir, "m.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return furnish(t, s, vaulttest.New(t), newIDP())
+	h := furnish(t, s, vaulttest.New(t), newIDP())
+	h.dir = dir
+	return h
 }
 
 func furnish(t testing.TB, s *store.Store, v *vault.Vault, p *idp) *house {
