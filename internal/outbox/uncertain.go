@@ -12,9 +12,9 @@ import (
 	"github.com/mailgrant/mailgrant/internal/store"
 )
 
-// lookAfter is when Sent Items is looked at for a message whose answer was lost:
-// the copy takes a moment.
-var lookAfter = []time.Duration{2 * time.Second, 10 * time.Second}
+// lookAfter is how long to wait before each look into Sent Items for a message
+// whose answer was lost: the copy takes a moment.
+var lookAfter = []time.Duration{2 * time.Second, 8 * time.Second}
 
 // recover looks after the submissions whose attempt began under an earlier owner
 // of the lane. They may have been sent: what became of them is found out beside
@@ -49,8 +49,6 @@ func (l *lane) recover(ctx context.Context) error {
 // Sent Items, it is delivered; not found, it goes again; where nobody can look,
 // the mailbox's policy decides. An attempt that nobody recorded is counted here.
 func (l *lane) lookUp(sub mailgrant.Submission, fence store.Fence, transport string, uncounted bool) {
-	l.looking <- struct{}{}
-	defer func() { <-l.looking }()
 	ctx := l.o.run
 	if err := l.read(ctx); err != nil {
 		l.o.Log.Warn("read the mailbox", "mailbox", l.id, "err", err)
@@ -87,36 +85,47 @@ func (l *lane) lookUp(sub mailgrant.Submission, fence store.Fence, transport str
 	l.record(r)
 }
 
-// find looks into Sent Items, by each transport that can.
+// find looks into Sent Items until the message is there or must be thought not to
+// be; looked is false when nobody could tell. Where nobody may look, it does not
+// go on waiting.
 func (l *lane) find(ctx context.Context, w provider.Way, sub mailgrant.Submission) (found, looked bool) {
+	for _, wait := range lookAfter {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return false, false
+		}
+		ok, err := l.lookOnce(ctx, w, sub)
+		if ok {
+			return true, true
+		}
+		if looked = err == nil; err != nil && !mailgrant.AsError(err).Code.Temporary() {
+			return false, false
+		}
+	}
+	return false, looked
+}
+
+// lookOnce looks by the first transport that can.
+func (l *lane) lookOnce(ctx context.Context, w provider.Way, sub mailgrant.Submission) (found bool, err error) {
+	l.looking <- struct{}{}
+	defer func() { <-l.looking }()
+	err = errNoLook
 	for _, name := range slices.Sorted(maps.Keys(l.o.Transports)) {
 		t := l.o.Transports[name]
 		if t.Find == nil {
 			continue
 		}
-		for _, wait := range lookAfter {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return false, false
-			}
-			ok, err := t.Find(ctx, w, sub.MessageID, sub.AcceptedAt)
-			if err != nil {
-				l.o.Log.Info("look in Sent Items", "submission", sub.ID, "transport", t.Name, "err", err)
-				looked = false
-				break
-			}
-			if ok {
-				return true, true
-			}
-			looked = true
+		if found, err = t.Find(ctx, w, sub.MessageID, sub.AcceptedAt); err == nil {
+			return found, nil
 		}
-		if looked {
-			return false, true
-		}
+		l.o.Log.Info("look in Sent Items", "submission", sub.ID, "transport", t.Name, "err", err)
 	}
-	return false, false
+	return false, err
 }
+
+// errNoLook says that no transport of ours can look.
+var errNoLook = mailgrant.Errorf(mailgrant.Misset, nil, "no way of sending shows what was sent").Fix("let the grant cover reading too")
 
 func asJSON(v any) json.RawMessage {
 	b, err := json.Marshal(v)

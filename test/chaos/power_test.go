@@ -43,7 +43,7 @@ func TestChaosPowerLoss(t *testing.T) {
 		}
 	}
 	trace := filepath.Join(t.TempDir(), "trace")
-	p, err := w.start("", strace, "-f", "-qq", "-o", trace, "-e", "trace=pwrite64,write,lseek,fsync,fdatasync,ftruncate", "-e", "signal=none", "-xx", "-s", "2000000", "-yy", "--")
+	p, err := w.start("", strace, "-D", "-f", "-qq", "-o", trace, "-e", "trace=pwrite64,write,lseek,fsync,fdatasync,ftruncate", "-e", "signal=none", "-xx", "-s", "2000000", "-yy", "--")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,11 +148,20 @@ func readTrace(t *testing.T, name string, files []string) *history {
 }
 
 func (h *history) answer(args string, at int) {
-	if strings.Contains(args, "TCP") {
+	if fd := fdOf.FindStringSubmatch(args); fd != nil && strings.HasPrefix(plain(fd[2]), "TCP") {
 		for _, m := range accepted.FindAllSubmatch(bytesOf(args), -1) {
 			h.answers = append(h.answers, answer{mailgrant.ID(m[1]), at})
 		}
 	}
+}
+
+// plain undoes strace's hexadecimal writing of a text.
+func plain(s string) string {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
+	if err != nil {
+		return s
+	}
+	return string(b)
 }
 
 func bytesOf(args string) []byte {
@@ -169,10 +178,10 @@ func bytesOf(args string) []byte {
 
 func (h *history) note(t *testing.T, call, args, result string, begun, done int, files []string, pos map[string]int64) {
 	fd := fdOf.FindStringSubmatch(args)
-	if fd == nil || !slices.Contains(files, fd[2]) {
+	if fd == nil || !slices.Contains(files, plain(fd[2])) {
 		return
 	}
-	file := fd[2]
+	file := plain(fd[2])
 	got, err := strconv.ParseInt(result, 10, 64)
 	if err != nil || got < 0 {
 		return
