@@ -163,6 +163,25 @@ func TestNoSecretSurvives(t *testing.T) {
 	}
 }
 
+// TestARefusalOutweighsTheSuccessesBeforeIt: logs of whole sessions.
+func TestARefusalOutweighsTheSuccessesBeforeIt(t *testing.T) {
+	before := "S: 220 x ESMTP ready\nC: EHLO y\nS: 250-x Hello\nS: 250 AUTH LOGIN XOAUTH2\nC: AUTH XOAUTH2 [secret]\n"
+	for after, cause := range map[string]string{
+		"S: 235 2.7.0 Authentication successful\nC: MAIL FROM:<a@b.example>\nS: 250 2.1.0 Sender OK\n":                                          "not-an-error",
+		"S: 535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant.\n":                                    "smtp-auth-disabled-tenant",
+		"S: 235 2.7.0 Authentication successful\nS: 250 2.1.0 Sender OK\nS: 550 5.7.60 Client does not have permissions to send as this sender": "send-as-denied",
+		"S: 235 2.7.0 Authentication successful\nS: 432 4.3.2 Concurrent connections limit exceeded.":                                           "concurrent-connections",
+	} {
+		if got := diagnose.Explain(diagnose.Failure{Text: before + after, Protocol: "smtp"}).Cause; got != cause {
+			t.Errorf("%q is %s, said %s", after, cause, got)
+		}
+	}
+	dump := "Array ( [code] => 535 [message] => Authentication unsuccessful )"
+	if got := diagnose.Explain(diagnose.Failure{Text: dump, Protocol: "smtp"}).Cause; got == "not-an-error" {
+		t.Errorf("%q is said to be no failure", dump)
+	}
+}
+
 func TestErrorsAreKnownByType(t *testing.T) {
 	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	for _, c := range []struct {

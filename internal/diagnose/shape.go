@@ -32,7 +32,7 @@ func (e *evidence) ordinary() bool {
 			fine = true
 		}
 	}
-	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired", "status4")
+	return fine && !e.says("error", "fail", "exception", "denied", "refused", "invalid", "expired", "status4", "unsuccessful", "throttl", "reject", "unavailable", "notconnected", "toomany", "mismatch", "missing")
 }
 
 // refused reports a dialogue in which some line of the server is a refusal.
@@ -51,8 +51,24 @@ const (
 	bad
 )
 
+// fromServer and fromClient are how logs mark the two sides of a dialogue.
+var (
+	fromServer = []string{" S: ", "<= ", " << ", "<<< ", " <- "}
+	fromClient = []string{"C: ", "=> ", ">>> ", " -> EHLO", " -> AUTH"}
+)
+
 // kindOf reads one line of a dialogue.
 func kindOf(line string) int {
+	for _, mark := range fromServer {
+		if i := strings.Index(line, mark); i >= 0 {
+			line = line[i+len(mark):]
+		}
+	}
+	for _, mark := range fromClient {
+		if i := strings.Index(line, mark); i >= 0 && (strings.TrimSpace(line[:i]) == "" || strings.HasSuffix(line[:i], "] ")) {
+			return good
+		}
+	}
 	s := strings.TrimLeft(line, " \t<=>-'\"`SC:[]|b")
 	if strings.HasPrefix(s, "* ") || strings.HasPrefix(s, "+OK") || strings.HasPrefix(s, "-ERR") {
 		return untagged(s)
@@ -81,11 +97,17 @@ func kindOf(line string) int {
 	return neither
 }
 
+// farewell reports a goodbye that answers ours.
+func farewell(s string) bool {
+	return anyOf(s, "signing off", "logging out", "logout") && !anyOf(s, "time", "idle", "inactiv", "shut", "expired")
+}
+
 func untagged(s string) int {
 	switch {
 	case strings.HasPrefix(s, "+OK"), strings.HasPrefix(s, "* OK"), strings.HasPrefix(s, "* PREAUTH"),
-		strings.HasPrefix(s, "* CAPABILITY"), strings.HasPrefix(s, "* BYE") && strings.Contains(strings.ToLower(s), "signing off"),
-		strings.HasPrefix(s, "* LIST"), strings.HasPrefix(s, "* FLAGS"), strings.HasPrefix(s, "* ID"), strings.HasPrefix(s, "* SEARCH"):
+		strings.HasPrefix(s, "* CAPABILITY"), strings.HasPrefix(s, "* BYE") && farewell(strings.ToLower(s)),
+		strings.HasPrefix(s, "* LIST"), strings.HasPrefix(s, "* FLAGS"), strings.HasPrefix(s, "* ID"), strings.HasPrefix(s, "* SEARCH"),
+		strings.HasPrefix(s, "* STATUS"), strings.HasPrefix(s, "* NAMESPACE"), strings.HasPrefix(s, "* ENABLED"), strings.HasPrefix(s, "* QUOTA"), strings.HasPrefix(s, "* LSUB"):
 		return good
 	case strings.HasPrefix(s, "-ERR"), strings.HasPrefix(s, "* NO"), strings.HasPrefix(s, "* BAD"), strings.HasPrefix(s, "* BYE"):
 		return bad

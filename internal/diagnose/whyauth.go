@@ -203,6 +203,9 @@ func (e *evidence) hasRoles() bool {
 // does not know the app or has given it no right on the mailbox.
 func (e *evidence) whyAppRefused() verdict {
 	x := e.facts
+	if login, box := strings.ToLower(x.str("xoauth2_user", "login_user", "sasl_user")), strings.ToLower(x.str("mailbox")); login != "" && box != "" && login != box {
+		return likely("xoauth2-identity-mismatch")
+	}
 	if x.no("service_principal_registered", "service_principal", "exchange_service_principal", "new_service_principal") || x.found(off, "service", "principal") {
 		return sure("service-principal-not-registered")
 	}
