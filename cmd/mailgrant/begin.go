@@ -21,6 +21,8 @@ type beginning struct {
 	capabilities             []string
 	app, device, fresh, wait bool
 	timeout                  time.Duration
+
+	later bool // the mailbox has a grant, and keeps it until the new one is consented to
 }
 
 func newBegin(c *cli) *cobra.Command {
@@ -210,14 +212,27 @@ func (b *beginning) mailbox(ctx context.Context, cl *client.Client, address stri
 	if k := b.mailboxKind(); k != "" {
 		s.Kind = &k
 	}
+	if b.later = err == nil && m.Grant != "" && m.Grant != grant; b.later {
+		s.Grant = nil
+	}
 	switch {
 	case err != nil && mailgrant.AsError(err).Code == mailgrant.NotFound:
 		s.Address = &address
 		m, err = cl.CreateMailbox(ctx, s)
-	case err == nil && (m.Grant != grant || s.Role != nil && *s.Role != m.Role || s.Kind != nil && *s.Kind != m.Kind):
+	case err == nil && (s.Grant != nil && m.Grant != grant || s.Role != nil && *s.Role != m.Role || s.Kind != nil && *s.Kind != m.Kind):
 		m, err = cl.UpdateMailbox(ctx, string(m.ID), s)
 	}
 	return &m, err
+}
+
+// take gives a mailbox the grant that was consented to, where it had another.
+func (b *beginning) take(ctx context.Context, cl *client.Client, x *begun) error {
+	if !b.later || x.Mailbox == nil {
+		return nil
+	}
+	m, err := cl.UpdateMailbox(ctx, string(x.Mailbox.ID), client.MailboxSettings{Grant: &x.Grant.ID})
+	x.Mailbox = &m
+	return err
 }
 
 // begin starts the flow of the grant, prints what a person must do, and waits when
@@ -238,10 +253,15 @@ func (b *beginning) begin(cmd *cobra.Command, c *cli, cl *client.Client, x begun
 		p.line("Open this link, or send it to the owner of %s. It works once, until %s:", x.Grant.Mailbox, date(&l.ExpiresAt))
 		p.line("")
 		p.line("  %s", l.URL)
+		if b.later && !b.wait {
+			p.line("")
+			p.line("%s keeps the grant it has. When this one is given:", x.Grant.Mailbox)
+			p.line("  mailgrant mailbox set %s --grant %s", x.Grant.Mailbox, x.Grant.ID)
+		}
 	}); err != nil {
 		return err
 	}
-	return b.waitFor(cmd, c, x, l.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
+	return b.waitFor(cmd, c, cl, x, l.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
 		g, err := cl.Grant(ctx, x.Grant.ID)
 		return g, renewed(*x.Grant, g), err
 	})
@@ -257,6 +277,9 @@ func (b *beginning) beginApp(cmd *cobra.Command, c *cli, cl *client.Client, x be
 	g, err := cl.Activate(cmd.Context(), x.Grant.ID)
 	if err == nil {
 		x.Grant = &g
+		if err := b.take(cmd.Context(), cl, &x); err != nil {
+			return err
+		}
 		return c.each(cmd, x, func(p *printer) { p.line("%s is connected: the app itself sends, nobody has to sign in.", g.Mailbox) })
 	}
 	refused := mailgrant.AsError(err)
@@ -277,7 +300,7 @@ func (b *beginning) beginApp(cmd *cobra.Command, c *cli, cl *client.Client, x be
 	}); err != nil {
 		return err
 	}
-	return b.waitFor(cmd, c, x, l.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
+	return b.waitFor(cmd, c, cl, x, l.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
 		g, err := cl.Activate(ctx, x.Grant.ID)
 		if e := mailgrant.AsError(err); e != nil && e.Finding != nil { // not yet, as the provider sees it
 			return g, false, nil
@@ -299,7 +322,7 @@ func (b *beginning) beginDevice(cmd *cobra.Command, c *cli, cl *client.Client, x
 		return err
 	}
 	b.wait = true // the code is good for nothing when nobody asks for its answer
-	return b.waitFor(cmd, c, x, d.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
+	return b.waitFor(cmd, c, cl, x, d.ExpiresAt, func(ctx context.Context) (client.Grant, bool, error) {
 		s, err := cl.PollDevice(ctx, x.Grant.ID, d.Flow)
 		if err != nil || !s.Done || s.Grant == nil {
 			return client.Grant{}, false, err
@@ -313,7 +336,7 @@ func (b *beginning) beginDevice(cmd *cobra.Command, c *cli, cl *client.Client, x
 const look = time.Second
 
 // waitFor looks until the consent is given, and says who gave it.
-func (b *beginning) waitFor(cmd *cobra.Command, c *cli, x begun, until time.Time, is func(context.Context) (client.Grant, bool, error)) error {
+func (b *beginning) waitFor(cmd *cobra.Command, c *cli, cl *client.Client, x begun, until time.Time, is func(context.Context) (client.Grant, bool, error)) error {
 	if !b.wait {
 		return nil
 	}
@@ -335,6 +358,9 @@ func (b *beginning) waitFor(cmd *cobra.Command, c *cli, x begun, until time.Time
 			return err
 		case done:
 			x.Grant, x.Link, x.Device = &g, nil, nil
+			if err := b.take(ctx, cl, &x); err != nil {
+				return err
+			}
 			return c.each(cmd, x, func(p *printer) { p.connected(g) })
 		}
 		select {

@@ -27,7 +27,7 @@ import (
 //	                     standard error, and [exit N] when that is not 0
 //
 // {DIR} is the directory of the script, {mbx}, {msg} … the last id of that kind that
-// was printed, and other names in braces are what the world of the script gives. Ids,
+// was printed, {secret} the last key of an app, and other names in braces are what the world of the script gives. Ids,
 // times and such are written as their kind. go test -update writes what was printed.
 type script struct {
 	t     *testing.T
@@ -170,6 +170,7 @@ func (s *script) seen(out, errOut string, status int) (lines []string) {
 
 var (
 	anID    = regexp.MustCompile(`\b([a-z]{3})_[0-9a-hjkmnp-tv-z]{26}\b`)
+	aKey    = regexp.MustCompile(`\bmg_[0-9A-Za-z_]{20,}`)
 	inBrace = regexp.MustCompile(`\{([A-Za-z]+)\}`)
 )
 
@@ -189,7 +190,8 @@ var changing = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{8}(  +(DATE|-)  )`), "HEX$1"}, // the fingerprint of a secret
 	{regexp.MustCompile(`^\d+(  DATE  )`), "N$1"},                 // the number of an event
 	{regexp.MustCompile(`^(Key|Size) ( *)\d+`), "$1 ${2}N"},
-	{regexp.MustCompile(`\b[0-9A-F]{16}\b`), "HEX"}, // of a server's reply
+	{regexp.MustCompile(`\b([0-9A-F]{16}|[0-9a-f]{16})\b`), "HEX"}, // of a server's reply; a signature
+	{regexp.MustCompile(`("subject":)"[0-9A-Za-z_-]{43}"`), `$1"…"`},
 	{regexp.MustCompile(`("seq"):\d+`), "$1:N"},
 	{regexp.MustCompile(` +$`), ""},
 }
@@ -208,6 +210,9 @@ func (s *script) plain(line string) string {
 
 // remember keeps the last id of each kind; a Message-ID only looks like one.
 func (s *script) remember(text string) {
+	if key := aKey.FindString(text); key != "" {
+		s.last["secret"] = key
+	}
 	for _, at := range anID.FindAllStringSubmatchIndex(text, -1) {
 		if !strings.HasPrefix(text[at[1]:], "@") {
 			s.last[text[at[2]:at[3]]] = text[at[0]:at[1]]
