@@ -103,7 +103,7 @@ func (b *Browser) ask(value any, do string, with map[string]any) error {
 	chrome.Lock()
 	defer chrome.Unlock()
 	if chrome.in == nil {
-		return errors.New("Chromium is gone")
+		return errors.New("no Chromium any more")
 	}
 	line, err := json.Marshal(map[string]any{"page": b.id, "do": do, "with": with})
 	if err != nil {
@@ -117,7 +117,7 @@ func (b *Browser) ask(value any, do string, with map[string]any) error {
 	}
 	if err != nil { // an answer that comes late would be taken for that of the next question
 		chrome.in = nil
-		return fmt.Errorf("Chromium does not answer: %w\n%s", err, tail(chrome.log.String()))
+		return fmt.Errorf("no answer of Chromium: %w\n%s", err, tail(chrome.log.String()))
 	}
 	var r struct {
 		Value json.RawMessage

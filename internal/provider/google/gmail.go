@@ -48,7 +48,7 @@ func root(w provider.Way) string {
 func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outcome {
 	head, err := wire.ReadHeader(h)
 	if err != nil {
-		return wire.CannotGo("the Gmail API", "its header cannot be read")
+		return wire.Unfit("the Gmail API", "its header cannot be read", err)
 	}
 	bcc, why := wire.AgreeHeader(h, head)
 	if why != "" {
@@ -63,7 +63,7 @@ func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outco
 	c := wire.Call{Way: s.way, Resource: s.way.Settings.Resources[mailgrant.CanAPISend], Step: "api-send", Method: "POST",
 		URL: root(s.way) + "/upload/gmail/v1/users/me/messages/send?uploadType=media", Type: "message/rfc822", Size: h.Size + int64(len(line))}
 	c.Body = func() (io.ReadCloser, error) {
-		r, err := h.Open()
+		r, err := wire.Read(h)
 		if err != nil {
 			return nil, err
 		}

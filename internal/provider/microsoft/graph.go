@@ -93,7 +93,7 @@ func (s *session) call(method, path string) wire.Call {
 func (s *session) mime(ctx context.Context, h *provider.Handover) provider.Outcome {
 	head, err := wire.ReadHeader(h)
 	if err != nil {
-		return wire.CannotGo("Graph", "its header cannot be read")
+		return wire.Unfit("Graph", "its header cannot be read", err)
 	}
 	bcc, why := wire.AgreeHeader(h, head)
 	if why != "" {
@@ -107,7 +107,7 @@ func (s *session) mime(ctx context.Context, h *provider.Handover) provider.Outco
 	c := s.call("POST", "/sendMail")
 	c.Type, c.Size = "text/plain", int64(base64.StdEncoding.EncodedLen(int(raw)))
 	c.Body = func() (io.ReadCloser, error) {
-		r, err := h.Open()
+		r, err := wire.Read(h)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -206,6 +207,36 @@ func TestRE10LostAnswerIsUncertain(t *testing.T) {
 	g.Close()
 	if out := sendBy(t, Graph(), w, handover(plain, "b@example.net")); out.Fate != mailgrant.FateLater {
 		t.Errorf("no connection: got %+v, want later", out)
+	}
+}
+
+// A message that our own store does not give is tried again, however far it was
+// read, and the mailbox is not blamed.
+func TestRE06UnreadableMessageIsTriedAgain(t *testing.T) {
+	g := newGraph(t, nil)
+	w := g.way(mailgrant.MailboxOwn, mailgrant.FlowCode)
+	msg := strings.Replace(plain, "\r\n\r\n", "\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHi\r\n--b\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n", 1) +
+		strings.Repeat("x", 80_000) + "\r\n--b--\r\n"
+	for _, tr := range []provider.Transport{Graph(), Upload()} {
+		for _, read := range []int{-1, 0, 10, 300, 40_000} {
+			h := handover(msg, "b@example.net")
+			h.Open = func() (io.ReadCloser, error) {
+				gone := mailgrant.Errorf(mailgrant.NotFound, nil, "there is no such chunk")
+				if read < 0 {
+					return nil, gone
+				}
+				return io.NopCloser(iotest.OneByteReader(io.MultiReader(strings.NewReader(msg[:read]), iotest.ErrReader(gone)))), nil
+			}
+			out := sendBy(t, tr, w, h)
+			if out.Fate != mailgrant.FateLater || out.Finding == nil || out.Finding.NeedsPerson() {
+				t.Errorf("%s after %d bytes: got %+v, %+v", tr.Name, read, out, out.Finding)
+			}
+		}
+	}
+	for _, path := range g.seen {
+		if strings.HasSuffix(path, "/send") {
+			t.Errorf("it was sent all the same: %v", g.seen)
+		}
 	}
 }
 

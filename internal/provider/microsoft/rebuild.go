@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 )
 
@@ -48,7 +49,7 @@ var errShape = errors.New("it has more parts, or deeper ones, than can be taken 
 
 // takeApart reads a message once, and keeps the text and where the files are.
 func takeApart(h *provider.Handover) (*draft, error) {
-	head, err := wireHeader(h)
+	head, err := wire.ReadHeader(h)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func fileName(names ...string) string {
 
 // walk visits every leaf of a message, in order, with its content decoded.
 func walk(h *provider.Handover, visit func(p *multipart.Part, kind string, params map[string]string, r io.Reader) error, fields *mail.Header) error {
-	src, err := h.Open()
+	src, err := wire.Read(h)
 	if err != nil {
 		return err
 	}

@@ -31,14 +31,12 @@ const (
 	maxOwnHeaders = 5
 )
 
-func wireHeader(h *provider.Handover) (rfc5322.Header, error) { return wire.ReadHeader(h) }
-
 // upload makes a draft, puts the files to it, and sends it. Until the last step
 // nothing has been sent, so whatever goes wrong there can be done again.
 func (s *session) upload(ctx context.Context, h *provider.Handover) provider.Outcome {
 	d, err := takeApart(h)
 	if err != nil {
-		return wire.CannotGo("Graph's upload", "it cannot be taken apart ("+wire.Clean(err.Error(), 200)+")")
+		return wire.Unfit("Graph's upload", "it cannot be taken apart ("+wire.Clean(err.Error(), 200)+")", err)
 	}
 	if d.head.Signed {
 		return wire.CannotGo("Graph's upload", "it is signed or encrypted and would be written anew")
@@ -233,7 +231,7 @@ func (s *session) files(ctx context.Context, h *provider.Handover, d *draft, id 
 		return nil
 	}, nil)
 	if err != nil && out == nil {
-		o := wire.CannotGo("Graph's upload", "it cannot be taken apart ("+wire.Clean(err.Error(), 200)+")")
+		o := wire.Unfit("Graph's upload", "it cannot be taken apart ("+wire.Clean(err.Error(), 200)+")", err)
 		out = &o
 	}
 	return out
@@ -242,7 +240,7 @@ func (s *session) files(ctx context.Context, h *provider.Handover, d *draft, id 
 func (s *session) small(ctx context.Context, id string, f part, r io.Reader) *provider.Outcome {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		out := wire.CannotGo("Graph's upload", "the file "+f.name+" cannot be decoded")
+		out := wire.Unfit("Graph's upload", "the file "+f.name+" cannot be decoded", err)
 		return &out
 	}
 	c := s.call("POST", "/messages/"+url.PathEscape(id)+"/attachments")
@@ -275,7 +273,7 @@ func (s *session) large(ctx context.Context, id string, f part, r io.Reader) *pr
 	for at := int64(0); at < f.size; {
 		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), f.size-at)])
 		if err != nil {
-			out := wire.CannotGo("Graph's upload", "the file "+f.name+" is shorter than it was")
+			out := wire.Unfit("Graph's upload", "the file "+f.name+" is shorter than it was", err)
 			return &out
 		}
 		if out := s.put(ctx, up.URL, buf[:n], at, f.size); out != nil {

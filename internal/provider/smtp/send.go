@@ -44,7 +44,7 @@ func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outco
 		if out != nil {
 			return *out
 		}
-		body, err := h.Open()
+		body, err := wire.Read(h)
 		if err != nil {
 			return wire.Failed(err, s.failure())
 		}
@@ -165,7 +165,8 @@ func (s *session) hand(p *parcel) (out provider.Outcome, stale bool) {
 	case taken == 0:
 		s.abandon(p)
 		return s.noneTaken(p), false
-	case p.data.code != 354:
+	case p.data.code != 354: // the transaction stands: the next MAIL would be one too many
+		s.dirty = true
 		out = s.answered(p.data, "smtp-data")
 	default:
 		out = s.body(p)

@@ -170,8 +170,14 @@ func TestUnreadableMessageIsNotSent(t *testing.T) {
 	h.Open = func() (io.ReadCloser, error) {
 		return io.NopCloser(io.MultiReader(strings.NewReader("Subject: x\r\n"), iotest.ErrReader(errors.New("the disk is gone")))), nil
 	}
-	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || !out.Broken {
+	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || !out.Broken || out.Finding.NeedsPerson() {
 		t.Errorf("got %+v", out)
+	}
+	h.Open = func() (io.ReadCloser, error) {
+		return nil, mailgrant.Errorf(mailgrant.NotFound, nil, "there is no such message")
+	}
+	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || out.Finding.NeedsPerson() {
+		t.Errorf("one that cannot be opened: got %+v", out)
 	}
 	select {
 	case <-heard:

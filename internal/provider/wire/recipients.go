@@ -1,18 +1,20 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 )
 
 // ReadHeader reads the header of a message that is to leave.
 func ReadHeader(h *provider.Handover) (rfc5322.Header, error) {
-	r, err := h.Open()
+	r, err := Read(h)
 	if err != nil {
 		return rfc5322.Header{}, err
 	}
@@ -82,6 +84,44 @@ func BccLine(addrs []string) string {
 		return ""
 	}
 	return "Bcc: " + strings.Join(addrs, ",\r\n ") + "\r\n"
+}
+
+// Unreadable is a fault of our own store while a message was read. It says
+// nothing about the message nor about the mailbox.
+type Unreadable struct{ Err error }
+
+func (u *Unreadable) Error() string { return "the message could not be read: " + u.Err.Error() }
+func (u *Unreadable) Unwrap() error { return u.Err }
+
+// Read opens a message. What goes wrong while it is read is Unreadable.
+func Read(h *provider.Handover) (io.ReadCloser, error) {
+	r, err := h.Open()
+	if err != nil {
+		return nil, &Unreadable{err}
+	}
+	if _, ok := r.(io.WriterTo); ok { // from memory, where nothing goes wrong
+		return r, nil
+	}
+	return reading{r}, nil
+}
+
+type reading struct{ io.ReadCloser }
+
+func (r reading) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = &Unreadable{err}
+	}
+	return n, err
+}
+
+// Unfit is CannotGo after an error that told us so; a message that could not be
+// read is no worse for it, and is tried again.
+func Unfit(by, why string, err error) provider.Outcome {
+	if u := (*Unreadable)(nil); errors.As(err, &u) {
+		return Failed(err, diagnose.Failure{})
+	}
+	return CannotGo(by, why)
 }
 
 // CannotGo is the outcome of a message that this API cannot carry as it is.

@@ -169,6 +169,9 @@ func Fate(f mailgrant.Finding) mailgrant.Fate {
 // Failed is the outcome of an error on the way. What we ourselves say is wrong
 // with the settings holds the mailbox; what nobody knows passes.
 func Failed(err error, f diagnose.Failure) provider.Outcome {
+	if u := (*Unreadable)(nil); errors.As(err, &u) {
+		return unread(u)
+	}
 	var e *mailgrant.Error
 	if errors.As(err, &e) {
 		if found := ourFinding(e); found != nil {
@@ -185,6 +188,13 @@ func Failed(err error, f diagnose.Failure) provider.Outcome {
 		out.Fate = mailgrant.FateHeld
 	}
 	return out
+}
+
+func unread(u *Unreadable) provider.Outcome {
+	return provider.Outcome{Fate: mailgrant.FateLater, Reply: "not sent: the message could not be read", Finding: &mailgrant.Finding{
+		Cause: diagnose.Unknown, Title: "Message not read", Sentence: "The message could not be read from mailgrant's own database.",
+		Remedy: "Look after the database; the message is tried again by itself.", Who: mailgrant.WhoOperator, Retry: mailgrant.RetryLater,
+		Raw: Clean(u.Err.Error(), ReplyMax)}}
 }
 
 // ourFinding is what an error of our own says, nil when that is only that the
