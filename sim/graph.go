@@ -38,6 +38,7 @@ const (
 	graphSendAsText     = "The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account."
 	graphSizeText       = "The message exceeds the maximum supported size."
 	graphRecipientsText = "At least one recipient is not valid."
+	graphQuotaText      = "The message submission quota has been exceeded."
 	graphBodyText       = "The maximum request length supported is 4MB."
 	graphCrowdedText    = "Application is over its MailboxConcurrency limit."
 )

@@ -260,7 +260,6 @@ func TestSMTPReplies(t *testing.T) {
 	const kim = "kim@contoso.example"
 	from := func(f string) string { return strings.Replace(letter, "Kim Akers <kim@contoso.example>", f, 1) }
 	e := start(t)
-	token := e.userToken(kim)
 	state := e.World().State()
 	mailbox := func(f func(*sim.Mailbox)) func(*sim.State) {
 		return func(s *sim.State) { f(s.Tenants[0].Mailboxes[2]) }
@@ -290,7 +289,7 @@ func TestSMTPReplies(t *testing.T) {
 	} {
 		e.World().Replace(state)
 		e.Advance(25 * time.Hour) // the books of the day are empty again
-		token = e.userToken(kim)
+		token := e.userToken(kim)
 		if c.change != nil {
 			e.World().Update(func(s *sim.State) error { c.change(s); return nil })
 		}
@@ -496,7 +495,7 @@ func TestTriggers(t *testing.T) {
 		"tempfail":     {smtp: "451 4.7.0 ", graph: "503 ServiceNotAvailable", retryAfter: true},
 		"busy":         {smtp: "432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded", graph: "429 TooManyRequests"},
 		"mailboxfull":  {smtp: "554 5.2.2 mailbox full", graph: "507 ErrorQuotaExceeded"},
-		"quota":        {smtp: "554 5.2.0 ", graph: "429 ErrorMessageSubmissionBlocked", retryAfter: true},
+		"quota":        {smtp: "554 5.2.0 ", graph: "429 ErrorSubmissionQuotaExceeded", retryAfter: true},
 		"sendasdenied": {smtp: "554 5.2.252 SendAsDenied; kim@contoso.example not allowed", graph: "403 ErrorSendAsDenied"},
 		"toolarge":     {smtp: "552 5.3.4 ", graph: "400 ErrorMessageSizeExceeded"},
 		"unknown":      {smtp: "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient x+unknown@example.net", graph: "400 ErrorInvalidRecipients"},

@@ -113,7 +113,7 @@ func (x *exchange) check(sub *submission) *refusal {
 	}
 	if reply := x.spend(sub.who.tenant, strings.ToLower(m.Address), sub.to); reply != "" {
 		return &refusal{reply: reply, penalty: penaltyTooMany,
-			status: 429, code: "ErrorSubmissionQuotaExceeded", text: "The recipient limit of the day is used up."}
+			status: 429, code: "ErrorSubmissionQuotaExceeded", text: graphQuotaText}
 	}
 	return nil
 }

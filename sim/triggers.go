@@ -40,7 +40,7 @@ var triggers = []trigger{
 		Fault{Do: DoStatus, Status: 507, Code: "ErrorQuotaExceeded", Text: "The process failed to get the correct properties. The mailbox is over its quota."},
 		"the sending mailbox is over its quota"},
 	{"quota", Fault{Point: "smtp.dot", Do: DoReply, Text: replyQuotaDay},
-		Fault{Do: DoStatus, Status: 429, Code: "ErrorMessageSubmissionBlocked", Text: "Cannot send mail. Follow the instructions in your Inbox to verify your account.", RetryAfter: "3600"},
+		Fault{Do: DoStatus, Status: 429, Code: "ErrorSubmissionQuotaExceeded", Text: graphQuotaText, RetryAfter: "3600"},
 		"the recipients of the day are used up"},
 	{"sendasdenied", Fault{Point: "smtp.dot", Do: DoReply, Text: replySendAs},
 		Fault{Do: DoStatus, Status: 403, Code: "ErrorSendAsDenied", Text: graphSendAsText},
