@@ -152,7 +152,7 @@ func TestRE10CancelledContext(t *testing.T) {
 				}
 				s.Close()
 			}
-			if d := time.Since(began); d > 3*time.Second {
+			if d := time.Since(began); d > 15*time.Second {
 				t.Errorf("it took %v", d)
 			}
 		})
@@ -168,16 +168,16 @@ func TestUnreadableMessageIsNotSent(t *testing.T) {
 	}
 	h := handover("", "b@example.net")
 	h.Open = func() (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(strings.NewReader("Subject: x\r\n"), iotest.ErrReader(errors.New("the disk is gone")))), nil
-	}
-	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || !out.Broken || out.Finding.NeedsPerson() {
-		t.Errorf("got %+v", out)
-	}
-	h.Open = func() (io.ReadCloser, error) {
 		return nil, mailgrant.Errorf(mailgrant.NotFound, nil, "there is no such message")
 	}
 	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || out.Finding.NeedsPerson() {
 		t.Errorf("one that cannot be opened: got %+v", out)
+	}
+	h.Open = func() (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(strings.NewReader("Subject: x\r\n"), iotest.ErrReader(errors.New("the disk is gone")))), nil
+	}
+	if out := s.Send(t.Context(), h); out.Fate != mailgrant.FateLater || !out.Broken || out.Finding.NeedsPerson() {
+		t.Errorf("got %+v", out)
 	}
 	select {
 	case <-heard:

@@ -57,7 +57,7 @@ func serverTLS() *tls.Config {
 func config() Config {
 	_, roots := pair()
 	cache := tls.NewLRUClientSessionCache(8)
-	return Config{Hostname: "mail.contoso.example", limits: timeouts{5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second, 5 * time.Second},
+	return Config{Hostname: "mail.contoso.example", limits: timeouts{20 * time.Second, 20 * time.Second, 20 * time.Second, 20 * time.Second, 20 * time.Second, 20 * time.Second},
 		TLS: func(name, _ string) *tls.Config {
 			return &tls.Config{ServerName: name, RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: cache}
 		}}
@@ -130,7 +130,7 @@ func (d dialogue) serve(l net.Listener, done chan<- error) {
 			if err != nil {
 				return err
 			}
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(30 * time.Second))
 			conn, r = c, bufio.NewReader(c)
 			return nil
 		}
