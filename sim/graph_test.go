@@ -293,7 +293,9 @@ func TestGraphRightsOfApps(t *testing.T) {
 	state := e.World().State()
 	const app = sim.ContosoSystemClientID
 	policy := func(right string, members ...string) func(*sim.Tenant) {
-		return func(t *sim.Tenant) { t.Policies = append(t.Policies, sim.AccessPolicy{App: app, Right: right, Members: members}) }
+		return func(t *sim.Tenant) {
+			t.Policies = append(t.Policies, sim.AccessPolicy{App: app, Right: right, Members: members})
+		}
 	}
 	role := func(scope ...string) func(*sim.Tenant) {
 		return func(t *sim.Tenant) {
@@ -502,8 +504,8 @@ func TestGraphFourAtATime(t *testing.T) {
 			}
 		})
 	}
-	for e.Counts()["fault.graph.sendMail:hang"] < 4 {
-		runtime.Gosched()
+	if err := e.WaitCount(e.ctx, "fault.graph.sendMail:hang", 4); err != nil {
+		t.Fatal(err)
 	}
 	a := e.graph(token, "POST", "/me/sendMail", plainType, b64(letter))
 	e.wantGraph("the fifth", a, 429, "ApplicationThrottled", "Application is over its MailboxConcurrency limit.")

@@ -234,17 +234,49 @@ func localhost(l net.Listener) string {
 // "token.refresh_token", "smtp.messages" and "graph.sendMail".
 func (s *Sim) Counts() map[string]int { return s.counts.all() }
 
+// WaitCount returns as soon as the count of that name is at least n, or with
+// the cause when ctx ends before.
+func (s *Sim) WaitCount(ctx context.Context, name string, n int) error {
+	for {
+		have, changed := s.counts.watch(name)
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+}
+
 type counter struct {
-	mu sync.Mutex
-	n  map[string]int
+	mu      sync.Mutex
+	n       map[string]int
+	changed chan struct{} // closed by the next count; nil while nobody waits
 }
 
 func newCounter() *counter { return &counter{n: map[string]int{}} }
 
 func (c *counter) add(name string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.n[name]++
-	c.mu.Unlock()
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+func (c *counter) watch(name string) (int, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.n[name], c.changed
 }
 
 func (c *counter) all() map[string]int {

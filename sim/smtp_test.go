@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -329,8 +328,8 @@ func TestSMTPThreeConnections(t *testing.T) {
 	if _, err := all[0].in.ReadByte(); err != io.EOF {
 		t.Errorf("after QUIT: got %v", err)
 	}
-	for e.Counts()["smtp.closed"] == 0 {
-		runtime.Gosched()
+	if err := e.WaitCount(e.ctx, "smtp.closed", 1); err != nil {
+		t.Fatal(err)
 	}
 	if reply, _ := all[3].send("kim@contoso.example", letter, "b@example.net"); !strings.HasPrefix(reply, "250 ") {
 		t.Errorf("when there is room again: got %q", reply)
@@ -346,8 +345,8 @@ func TestSMTPPaceDelaysAndNeverRefuses(t *testing.T) {
 		reply, _ := d.send("kim@contoso.example", letter, "b@example.net")
 		done <- reply
 	}()
-	for e.Counts()["smtp.paced"] == 0 {
-		runtime.Gosched()
+	if err := e.WaitCount(e.ctx, "smtp.paced", 1); err != nil {
+		t.Fatal(err)
 	}
 	if n := len(e.Mail("b@example.net")); n != 1 {
 		t.Errorf("before the minute is over: got %d messages, want 1", n)
