@@ -68,6 +68,9 @@ var confidenceOf = [...]float64{0.1, 0.3, 0.45, 0.6, 0.75, 0.85, 0.92, 0.95, 0.9
 
 // cannot rules out what a protocol or a reply cannot mean, whatever the words.
 func (e *evidence) cannot(h hit) bool {
+	if farAway[h.cause] && e.bounced() && e.clearer() {
+		return true
+	}
 	switch h.cause {
 	case "not-an-error":
 		return h.rank < 7 && e.refused() && e.facts.str("kind") == ""
@@ -78,6 +81,16 @@ func (e *evidence) cannot(h hit) bool {
 		"smtp-auth-disabled-mailbox", "smtp-auth-disabled-tenant", "smtp-auth-not-attempted", "imap-pop-disabled-mailbox",
 		"client-identification-required", "?relay", "?full", "?send-as", "?421", "?452", "?552", "?553", "?policy":
 		return e.is("oauth", "oidc")
+	}
+	return false
+}
+
+// clearer reports a strong hit that is more than a trouble of some connection.
+func (e *evidence) clearer() bool {
+	for _, h := range e.hits {
+		if h.rank >= 7 && !farAway[h.cause] && h.cause != "not-an-error" && h.cause != "provider-outage" {
+			return true
+		}
 	}
 	return false
 }

@@ -255,7 +255,7 @@ func TestALongTextCostsLittle(t *testing.T) {
 		long := strings.Repeat(piece, 1<<20/len(piece))
 		start := time.Now()
 		f := diagnose.Explain(diagnose.Failure{Text: long, Context: m{"mailbox": long, "host": long, "token": m{"aud": long, "scp": long}}})
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%q repeated took %v", piece, took)
 		}
 		if len(f.Raw) > 600 || len(f.Sentence) > 1000 {

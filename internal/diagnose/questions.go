@@ -240,6 +240,9 @@ func (e *evidence) fromFacts() verdict {
 	if e.failure.Text == "" && e.failure.Err == nil && e.failure.Code == "" {
 		return verdict{}
 	}
+	if e.says("exceeded", "toomany", "toooften", "frequen", "limit") {
+		return verdict{} // of logins perhaps, and yet no credential is to blame
+	}
 	if e.is("imap", "pop", "smtp") && (e.says("authent", "login", "logon", "credential", "password") || strings.Contains(x.step(), "auth")) {
 		return e.whyAuth()
 	}

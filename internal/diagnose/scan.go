@@ -19,6 +19,9 @@ func (e *evidence) scan() {
 		e.enhanced = append(e.enhanced, f.Enhanced)
 	}
 	e.http = f.HTTPStatus
+	if n, ok := e.facts.num("http_status", "status_code", "http_code"); ok && e.http == 0 {
+		e.http = int(n)
+	}
 	e.scanAAD()
 	e.scanReplies()
 	if e.http == 0 {

@@ -172,7 +172,12 @@ func (e *evidence) whyTimeout() verdict {
 }
 
 // whyFull: a quota is used up: of a mailbox, or of the sending.
-func (e *evidence) whyFull() verdict { return likely("mailbox-full") }
+func (e *evidence) whyFull() verdict {
+	if e.says("system") && (e.reply() == 452 || strings.Contains(strings.Join(e.enhanced, " "), ".3.1")) {
+		return likely("provider-outage") // the server's disk, not a mailbox
+	}
+	return likely("mailbox-full")
+}
 
 // whyQuota: the word alone; sending quotas and mailbox quotas share it.
 func (e *evidence) whyQuota() verdict {
