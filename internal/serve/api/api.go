@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -74,6 +75,7 @@ type API struct {
 	stop    chan struct{}
 	stopped sync.Once
 	tokens  permissions
+	within  time.Duration // how long a small body may take
 }
 
 // New makes the door. It costs next to nothing: the OpenAPI document is data.
@@ -82,7 +84,7 @@ func New(c Config) *API {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	a := &API{Config: c, routes: tree(table()), checks: make(chan struct{}, checksAtOnce), stop: make(chan struct{})}
+	a := &API{Config: c, routes: tree(table()), checks: make(chan struct{}, checksAtOnce), stop: make(chan struct{}), within: bodyWithin}
 	a.memory = semaphore.NewWeighted(max(memoryMin, 2*a.jsonMax()))
 	return a
 }
@@ -120,6 +122,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator bool) {
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
 	defer c.caught()
+	if r.ContentLength != 0 {
+		c.deadline(http.NewResponseController(w), time.Now().Add(a.within))
+	}
 	if err := c.run(operator); err != nil {
 		c.fail(err)
 	}

@@ -12,9 +12,13 @@ var strict64 = base64.StdEncoding.Strict()
 // it comes: the encoded text is never held. Line breaks, as other programs like
 // to put them in, are left out.
 func (j *jsonReader) base64(field string) ([]byte, error) {
-	if err := j.expect('"', "a text in base64"); err != nil {
-		return nil, err
+	if c := j.peek(); c != '"' {
+		if c == 0 && j.eof {
+			return nil, j.short()
+		}
+		return nil, badBase64(field)
 	}
+	j.pos++
 	d := decoder{start: len(j.slab)}
 	for {
 		run, stopped, err := j.run()

@@ -95,7 +95,8 @@ type body struct {
 	want   int64 // memory it may come to hold
 	holds  int64 // of the memory that all share
 	sum    hash.Hash
-	failed error // why it could not be read to its end
+	ended  bool  // it was read to its end
+	failed error // why it could not be
 }
 
 // open begins to read the body. Close it. Where it is to be held in memory, held
@@ -111,21 +112,26 @@ func (c *call) open(limit int64, held bool) (*body, error) {
 			b.want = limit
 		}
 	}
-	b.deadline(b.began.Add(bodyWithin))
 	return b, nil
 }
 
-// deadline is not to be had under every server: then the server's own counts.
-func (b *body) deadline(t time.Time) {
-	if err := b.rc.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		b.c.Log.Debug("a deadline was not set", "trace", b.c.trace, "err", err)
+func (b *body) deadline(t time.Time) { b.c.deadline(b.rc, t) }
+
+// deadline bounds the reading of the body, also of one that nobody reads: the
+// server wants its end before it answers. Under a server that has no deadlines its
+// own count.
+func (c *call) deadline(rc *http.ResponseController, t time.Time) {
+	if err := rc.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		c.Log.Debug("a deadline was not set", "trace", c.trace, "err", err)
 	}
 }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (n int, err error) {
 	defer func() {
-		if err != nil && err != io.EOF {
+		if err == io.EOF {
+			b.ended = true
+		} else if err != nil {
 			b.failed = err
 		}
 	}()
@@ -141,7 +147,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 		if e := b.grow(); e != nil {
 			return 0, e
 		}
-		b.deadline(b.began.Add(bodyWithin + time.Duration(b.read/slowest)*time.Second))
+		b.deadline(b.began.Add(b.c.within + time.Duration(b.read/slowest)*time.Second))
 	}
 	return n, err
 }
@@ -174,7 +180,9 @@ func (b *body) left() int64 {
 
 // Close implements io.Closer.
 func (b *body) Close() {
-	b.deadline(time.Time{}) // it would end the rest of the request
+	if b.ended { // the deadline would end the rest of the request; of a body that is not read it ends the rest
+		b.deadline(time.Time{})
+	}
 	if b.holds > 0 {
 		b.c.memory.Release(b.holds)
 		b.holds = 0

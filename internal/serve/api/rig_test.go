@@ -173,12 +173,16 @@ func newRig(t testing.TB, opts ...func(*api.Config)) *rig {
 			}
 			return check.Report{Mailbox: m.ID, Address: m.Address, OK: true, Steps: []check.Step{s}}
 		},
-		Backup:    func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "sealed"); return err },
-		KeyStatus: func(context.Context) (client.KeyStatus, error) { return client.KeyStatus{Primary: 7, Keys: []uint32{7}}, nil },
+		Backup: func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "sealed"); return err },
+		KeyStatus: func(context.Context) (client.KeyStatus, error) {
+			return client.KeyStatus{Primary: 7, Keys: []uint32{7}}, nil
+		},
 		RotateKey: func(context.Context) (client.KeyStatus, error) {
 			return client.KeyStatus{Primary: 8, Keys: []uint32{7, 8}, Left: 3}, nil
 		},
-		Health:    func(context.Context) client.Health { return client.Health{OK: true, Version: "1.2.3", Database: "sqlite", Doors: []client.Door{{URI: "https://x"}}} },
+		Health: func(context.Context) client.Health {
+			return client.Health{OK: true, Version: "1.2.3", Database: "sqlite", Doors: []client.Door{{URI: "https://x"}}}
+		},
 		PublicURL: publicURL, Version: "1.2.3", Log: log, MessageBytes: 20 << 20, Recipients: 100}
 	for _, o := range opts {
 		o(&c)
@@ -328,3 +332,15 @@ func jsonOf(v any) string {
 }
 
 func pointer[T any](v T) *T { return &v }
+
+func unmarshal(t testing.TB, b []byte, v any) {
+	t.Helper()
+	must(t, json.Unmarshal(b, v))
+}
+
+// newTrap is a server that nobody should ask.
+func newTrap(t testing.TB, sprung func()) string {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { sprung() }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
