@@ -266,3 +266,34 @@ func TestRegistrationThatFitsAnAddress(t *testing.T) {
 		}
 	}
 }
+
+// Thousands of lines are answered in their order, each id as it came.
+func TestExplainAnswersLineByLine(t *testing.T) {
+	var in, out bytes.Buffer
+	for i := range 2000 {
+		text := map[bool]string{true: "AADSTS7000222: The provided client secret keys are expired.", false: "what nobody ever said"}[i%3 == 0]
+		fmt.Fprintf(&in, "{\"id\": %d, \"text\": %q, \"protocol\": \"oauth\", \"context\": null, \"source\": \"ignored\"}\n\n", i, text)
+	}
+	if err := explainLines(&in, &out); err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(&out)
+	d.DisallowUnknownFields()
+	for i := range 2000 {
+		var a struct {
+			ID                               int
+			Cause, Title, Remedy, Who, Retry string
+			Confidence                       float64
+		}
+		if err := d.Decode(&a); err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		want := map[bool]string{true: "client-secret-expired", false: "unknown"}[i%3 == 0]
+		if a.ID != i || a.Cause != want || a.Title == "" || a.Remedy == "" || a.Who == "" || a.Retry == "" {
+			t.Fatalf("answer %d is %+v, want the cause %s", i, a, want)
+		}
+	}
+	if d.More() {
+		t.Error("there are more answers than questions")
+	}
+}
