@@ -209,7 +209,7 @@ func TestOA18ProviderDown(t *testing.T) {
 		"reset": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 		"page":  page,
 		"redirect": func(w http.ResponseWriter, r *http.Request) bool {
-			http.Redirect(w, r, "https://evil.example/", 307)
+			http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
 			return true
 		},
 	} {

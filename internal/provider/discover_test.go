@@ -102,7 +102,9 @@ func TestOA12MetadataThatIsRefused(t *testing.T) {
 		{"wrong types", func(m map[string]any) { m["token_endpoint"] = 5 }, nil, mailgrant.Misset},
 		{"a page", nil, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>Welcome</html>") }, mailgrant.Misset},
 		{"forbidden", nil, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, mailgrant.Misset},
-		{"a redirect", nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+r.URL.Path, 302) }, mailgrant.Misset},
+		{"a redirect", nil, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL+r.URL.Path, http.StatusFound)
+		}, mailgrant.Misset},
 		{"down", nil, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) }, mailgrant.Unavailable},
 		{"too many", nil, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(429) }, mailgrant.Unavailable},
 		{"cut off", nil, func(w http.ResponseWriter, r *http.Request) {
@@ -140,8 +142,7 @@ func TestOA12MetadataThatIsRefused(t *testing.T) {
 
 // TestDocumentsDoNotMix: what a refused document said is not in the next one.
 func TestDocumentsDoNotMix(t *testing.T) {
-	var i *issuer
-	i = newIssuer(t, "", nil)
+	i := newIssuer(t, "", nil)
 	i.serve = func(w http.ResponseWriter, r *http.Request) {
 		m := map[string]any{"issuer": i.URL, "authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token"}
 		if r.URL.Path == oidcPath {

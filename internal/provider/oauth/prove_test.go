@@ -67,7 +67,7 @@ func TestClientAssertion(t *testing.T) {
 		if f.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" || f.Has("client_secret") || f.Get("grant_type") != "client_credentials" || f.Get("scope") != "x/.default" {
 			t.Errorf("%s: form %v", c.name, f)
 		}
-		jws, err := jose.ParseSigned(f.Get("client_assertion"), []jose.SignatureAlgorithm{c.want})
+		jws, err := jose.ParseSignedCompact(f.Get("client_assertion"), []jose.SignatureAlgorithm{c.want})
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -171,7 +171,7 @@ func TestServiceAccountStandsInForAMailbox(t *testing.T) {
 	if _, err := c.AppToken(t.Context(), []string{"https://mail.google.com/"}, "alex@contoso.example"); err != nil {
 		t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(h.last().Get("assertion"), []jose.SignatureAlgorithm{jose.RS256})
+	jws, err := jose.ParseSignedCompact(h.last().Get("assertion"), []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil || jws.Signatures[0].Header.KeyID != "kid9" || h.last().Get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
 		t.Fatalf("%v, form %v", err, h.last())
 	}
