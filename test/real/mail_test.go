@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
@@ -273,7 +274,7 @@ func TestAKilledTestLeavesNoMailServer(t *testing.T) {
 	}
 	if err := real.Await(func() error {
 		for _, addr := range []string{smtp, imap} {
-			if conn, err := net.Dial("tcp", addr); err == nil {
+			if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
 				conn.Close()
 				return fmt.Errorf("%s still answers", addr)
 			}

@@ -164,8 +164,10 @@ func atExit(t testing.TB, command string) {
 // killFromFile is a shell command that ends the process whose id is the first
 // line of a file, and waits for it.
 func killFromFile(file, signal string) string {
-	return fmt.Sprintf(`p=$(head -n 1 %[1]s 2>/dev/null | tr -d ' '); if [ -n "$p" ]; then %[3]s kill -%[2]s "$p" 2>/dev/null; `+
-		`n=0; while kill -0 "$p" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done; fi`, quote(file), signal, strings.Join(rootPrefix(), " "))
+	root := strings.Join(rootPrefix(), " ") // the file or the process may be root's
+	return fmt.Sprintf(`p=$({ head -n 1 %[1]s || %[3]s head -n 1 %[1]s; } 2>/dev/null | tr -d ' '); if [ -n "$p" ]; then `+
+		`{ kill -%[2]s "$p" || %[3]s kill -%[2]s "$p"; } 2>/dev/null; `+
+		`n=0; while [ $n -lt 100 ] && grep -q '^State:.[^Z]' "/proc/$p/status" 2>/dev/null; do sleep 0.1; n=$((n+1)); done; fi`, quote(file), signal, root)
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
