@@ -464,3 +464,45 @@ func TestEntraIdentities(t *testing.T) {
 		}
 	}
 }
+
+// TestProvidersThatDoNotSay: without an ID token the userinfo endpoint is asked, and
+// where there is none the mailbox itself must open.
+func TestProvidersThatDoNotSay(t *testing.T) {
+	h := newHouse(t)
+	h.reg.Issuer = ""
+	h.reg.Overrides = map[string]string{"discovery": "none", "authorization_endpoint": h.idp.base + "/authorize", "token_endpoint": h.idp.base + "/token", "revocation_endpoint": h.idp.base + "/revoke", "auth_method": "client_secret_post",
+		"base_scopes": ""}
+	h.must(h.store.UpdateRegistration(h.ctx, h.reg))
+	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+	h.prove = mailgrant.Errorf(mailgrant.Forbidden, nil, "the mailbox does not open").Fix("choose the right account")
+	_, err := h.consent(g, mallory)
+	h.is(err, mailgrant.Forbidden, "a mailbox that does not open")
+	h.prove = nil
+	if _, err := h.consent(g, alex); err != nil || len(h.opened) != 2 {
+		t.Errorf("got %v, opened %q", err, h.opened)
+	}
+	h.Keeper.Prove = nil
+	_, err = h.consent(g, alex)
+	h.is(err, mailgrant.Misset, "nobody can open it")
+
+	h.reg.Overrides["userinfo_endpoint"], h.reg.Overrides["base_scopes"] = h.idp.base+"/userinfo", "openid email"
+	h.must(h.store.UpdateRegistration(h.ctx, h.reg))
+	for who, info := range map[string]string{alex: `{"sub":"1","email":"` + alex + `"}`, "unverified": `{"sub":"1","email":"` + alex + `","email_verified":false}`, mallory: `{"sub":"2","email":"` + mallory + `"}`, "nobody": `{"sub":"3"}`, "a page": `<html>`} {
+		h.idp.set(func() {
+			h.idp.fault = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/userinfo" {
+					return false
+				}
+				if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer access-") {
+					w.WriteHeader(401)
+				}
+				w.Write([]byte(info))
+				return true
+			}
+		})
+		g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+		if _, err := h.consent(g, alex); (err == nil) != (who == alex) {
+			t.Errorf("%s: got %v", who, err)
+		}
+	}
+}

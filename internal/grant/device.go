@@ -43,7 +43,11 @@ func (k *Keeper) BeginDevice(ctx context.Context, org, grant mailgrant.ID, by st
 		return DeviceCode{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the device code is not allowed for %s", g.Mailbox).
 			Fix("use the consent in the browser; an operator can allow device_flow on the registration")
 	}
-	d, err := k.client(s).Device(ctx, s.deviceScopes())
+	clients, err := k.clients(ctx, s)
+	if err != nil {
+		return DeviceCode{}, err
+	}
+	d, err := clients[0].Device(ctx, s.deviceScopes())
 	if err != nil {
 		return DeviceCode{}, err
 	}

@@ -243,6 +243,29 @@ func TestRefusedInTwoProcesses(t *testing.T) {
 	}
 }
 
+// TestDownInTwoProcesses: while the provider is down both leave it in peace after
+// one try, and nothing lapses.
+func TestDownInTwoProcesses(t *testing.T) {
+	c := newCluster(t)
+	c.faulty(503, "<html>")
+	for range 3 {
+		here, there := c.both(20, 2*time.Hour)
+		for _, r := range []report{here, there} {
+			if len(r.Tokens) != 0 || len(r.Errors) != 20 || r.Errors[0][:12] != "unavailable:" {
+				t.Fatalf("got %+v", r)
+			}
+		}
+	}
+	if n := c.idp.count("refresh_token"); n != 1 || c.grant(c.orders.Grant).State != mailgrant.GrantActive {
+		t.Errorf("%d tries", n)
+	}
+	c.idp.well()
+	here, there := c.both(20, 2*time.Hour+2*time.Minute)
+	if len(here.Errors)+len(there.Errors) > 0 || len(here.Tokens) != 1 || !slices.Equal(here.Tokens, there.Tokens) || c.idp.count("refresh_token") != 2 {
+		t.Errorf("here %+v, there %+v, %d refreshes", here, there, c.idp.count("refresh_token"))
+	}
+}
+
 // TestOA20KilledInTheMiddleOfARefresh: the provider has answered, the new refresh
 // token is not durable, and the process dies. A provider that lets the old token
 // live is asked again; one that does not makes the grant lapse, with its reason.

@@ -670,6 +670,29 @@ func TestR152IdleGrantsAreRefreshed(t *testing.T) {
 	})
 }
 
+// TestLeaseLostBeforeTheSave: a slow refresh whose lease has ended takes it again,
+// as long as nobody has gone on with the grant.
+func TestLeaseLostBeforeTheSave(t *testing.T) {
+	h := newHouse(t)
+	g := h.active()
+	h.pass(2 * time.Hour)
+	other := mailgrant.NewID(mailgrant.PrefixNode)
+	var once sync.Once
+	h.db.hook = func(method string) {
+		if method == "RenewGrant" {
+			once.Do(func() {
+				h.must(h.store.ReleaseGrant(h.ctx, h.org, g.ID, h.Keeper.Node))
+				if _, held, err := h.store.LeaseGrant(h.ctx, h.org, g.ID, other, time.Now().Add(300*time.Millisecond)); err != nil || !held {
+					t.Errorf("got %v, %v", held, err)
+				}
+			})
+		}
+	}
+	if tok, err := h.token(g); err != nil || tok != "access-2" || h.kept(g.ID) != "refresh-2" || h.idp.count("refresh_token") != 1 {
+		t.Errorf("got %q, %v, kept %q", tok, err, h.kept(g.ID))
+	}
+}
+
 func BenchmarkTokenCached(b *testing.B) {
 	h := newHouse(b)
 	g := h.active()

@@ -107,14 +107,16 @@ const (
 	deviceInterval = 5 * time.Second
 )
 
-// Device begins a device code. RFC 8628 section 3.1.
+// Device begins a device code: RFC 8628 section 3.1. A provider that is found by
+// its metadata keeps to the paragraph and wants to know who asks; Microsoft and
+// Google document a request without proof.
 func (c *Client) Device(ctx context.Context, scopes []string) (Device, error) {
 	const step = "urn:ietf:params:oauth:grant-type:device_code"
 	if c.Settings.DeviceAuthorizationEndpoint == "" {
 		return Device{}, mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no device code", c.Settings.Name).Fix("use the consent in the browser")
 	}
 	v := url.Values{"scope": {strings.Join(scopes, c.delimiter())}}
-	res, err := c.post(ctx, c.Settings.DeviceAuthorizationEndpoint, v, false)
+	res, err := c.post(ctx, c.Settings.DeviceAuthorizationEndpoint, v, c.Settings.Discovery != "none")
 	if err != nil {
 		return Device{}, c.broken(step, err)
 	}

@@ -28,7 +28,9 @@ func TestDeviceCode(t *testing.T) {
 		{"a page", `<html>`, false, 0, ""},
 	} {
 		h := newHostile(t, says(200, c.body))
-		d, err := h.client().Device(t.Context(), []string{"openid", "x"})
+		cl := h.client()
+		cl.Settings.Discovery = "none"
+		d, err := cl.Device(t.Context(), []string{"openid", "x"})
 		if ok := err == nil; ok != c.ok || err != nil && !errors.Is(err, mailgrant.Unavailable) {
 			t.Errorf("%s: got %v", c.name, err)
 			continue
@@ -40,7 +42,12 @@ func TestDeviceCode(t *testing.T) {
 			t.Errorf("%s: got %+v, form %v", c.name, d, h.last())
 		}
 	}
-	c := newHostile(t, says(200, "")).client()
+	h := newHostile(t, says(200, `{}`))
+	c := h.client()
+	c.Settings.Discovery = "oidc"
+	if c.Device(t.Context(), nil); h.last().Get("client_secret") != "s3cret" {
+		t.Errorf("a provider found by its metadata: form %v", h.last())
+	}
 	c.Settings.DeviceAuthorizationEndpoint = ""
 	if _, err := c.Device(t.Context(), nil); !errors.Is(err, mailgrant.Invalid) {
 		t.Errorf("no endpoint: got %v", err)
