@@ -18,6 +18,7 @@ type invitation struct {
 }
 
 func (i invitation) Admin() bool  { return i.Kind == store.FlowAdminConsent }
+func (i invitation) App() bool    { return i.MailboxKind == mailgrant.MailboxApp }
 func (i invitation) Shared() bool { return i.MailboxKind == mailgrant.MailboxShared }
 
 // invitation shows what a link asks for. Nothing begins by looking: scanners of

@@ -62,18 +62,16 @@ func (o outcome) Title() string {
 func (o outcome) Lead() string { return or(o.said().Lead, o.Finding.Sentence) }
 
 // Todo is what the person can do.
-func (o outcome) Todo() string { return or(o.said().Todo, o.Finding.Remedy) }
-
-// Hint helps with what is easily done wrong again.
-func (o outcome) Hint() string {
-	if o.Finding.Cause != "wrong-user-signed-in" {
-		return ""
+func (o outcome) Todo() string {
+	if o.Finding.Cause == "wrong-user-signed-in" {
+		return "Begin again and choose " + o.Mailbox + ". If " + or(o.Provider, "the provider") + " does not let you choose, open your link in a private window. " +
+			"If it is a mailbox that several people share, tell whoever sent you the link: then each of them may sign in with their own account."
 	}
-	return "If " + or(o.Provider, "the provider") + " does not let you choose, open the link in a private window."
+	return or(o.said().Todo, o.Finding.Remedy)
 }
 
 // Operators says whether the finding itself is for others than the one who reads.
-func (o outcome) Operators() bool { return o.said().Todo != "" }
+func (o outcome) Operators() bool { return o.Todo() != o.Finding.Remedy }
 
 // Who can mend it.
 func (o outcome) Who() string {

@@ -31,7 +31,9 @@ func samples() map[string]page {
 	shared, approve := own, own
 	shared.Mailbox, shared.MailboxKind, shared.By = "office@contoso.example", mailgrant.MailboxShared, ""
 	approve.Kind, approve.Mailbox, approve.Rights = store.FlowAdminConsent, "noreply@contoso.example", []string{"send mail as this mailbox"}
-	approve.Scopes = []string{"https://outlook.office365.com/.default"}
+	approve.Scopes, approve.MailboxKind = []string{"https://outlook.office365.com/.default"}, mailgrant.MailboxApp
+	people := own
+	people.Kind = store.FlowAdminConsent
 	invited := func(i grant.Invitation) page {
 		p := page{Name: "connect", Title: "Connect " + i.Mailbox, Data: invitation{i, "/connect/token", "login.microsoftonline.com"}}
 		if i.Kind == store.FlowAdminConsent {
@@ -64,7 +66,7 @@ func samples() map[string]page {
 		"home": {Name: "home", Title: "mailgrant", Nav: "home"}, "nothing": {Name: "nothing", Title: "Nothing here", Nav: "none"},
 		"nolink": {Name: "nolink", Title: "This link does not work"}, "slow": {Name: "slow", Title: "Please wait a minute"},
 		"foreign": {Name: "foreign", Title: "Not from here"}, "gone": {Name: "gone", Title: "This page is no longer here"},
-		"connect": invited(own), "connect-shared": invited(shared), "approve": invited(approve),
+		"connect": invited(own), "connect-shared": invited(shared), "approve": invited(people), "approve-app": invited(approve),
 		"connected":        done("connected", outcome{Mailbox: alex, SignedIn: alex, Rights: []string{"send mail as " + alex}}),
 		"connected-shared": done("connected", outcome{Mailbox: "office@contoso.example", Shared: true, SignedIn: kim, Rights: []string{"send mail as office@contoso.example"}}),
 		"approved":         done("approved", outcome{Admin: true, ByPerson: true, Mailbox: alex, Scopes: own.Scopes}),
@@ -130,6 +132,13 @@ func firstDifference(want, got []byte) string {
 		}
 	}
 	return "one of them is longer"
+}
+
+func TestAPageThatBreaksIsAPage(t *testing.T) {
+	s := New(Config{Ping: func(context.Context) error { panic("inside") }})
+	if r := answerOf(s, "GET", "/healthz"); r.Code != 500 || !strings.Contains(r.Body.String(), "Something went wrong inside mailgrant") || strings.Contains(r.Body.String(), "goroutine") {
+		t.Errorf("%d %s", r.Code, r.Body)
+	}
 }
 
 func TestHealthSaysNothingOfTheInside(t *testing.T) {

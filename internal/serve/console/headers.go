@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
@@ -45,8 +46,24 @@ func (s *console) headers(next http.Handler) http.Handler {
 		if strings.HasPrefix(r.URL.Path, "/connect/") || strings.HasPrefix(r.URL.Path, "/oauth/") {
 			h.Set("X-Robots-Tag", "noindex, nofollow")
 		}
+		defer s.rescue(w, r)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// rescue shows a page when something broke inside.
+func (s *console) rescue(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	s.Log.Error("a page failed inside", "trace", traceOf(r), "path", r.Pattern, "panic", p, "stack", string(debug.Stack()))
+	f := mailgrant.Finding{Sentence: "Something went wrong inside mailgrant.", Remedy: "Try again; if it stays, give the trace number below to whoever runs mailgrant.", Who: mailgrant.WhoOperator}
+	o := outcome{Code: mailgrant.Internal, Trace: traceOf(r), Finding: &f}
+	s.show(w, r, http.StatusInternalServerError, page{Name: "failed", Title: o.Title(), Trace: o.Trace, Data: o})
 }
 
 // ownPages lets only forms of our own pages through. R-WB3.

@@ -30,7 +30,10 @@ import (
 	"github.com/mailgrant/mailgrant/sim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Chromium runs until the process ends, and so does what reads its notices.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
+}
 
 const (
 	alex  = "alex@contoso.example"
@@ -73,7 +76,7 @@ func (l *logged) String() string {
 type options struct {
 	returnURLs []string
 	prove      func(context.Context, provider.Way) error
-	settings   func(*mailgrant.Registration)
+	settings   func(*house, *mailgrant.Registration) (secret string)
 	formPost   bool
 }
 
@@ -130,7 +133,7 @@ func (h *house) registration(name, client, secret string, o options) mailgrant.R
 			"authorization_endpoint": h.sim.BrowserURL() + "/" + sim.ContosoTenantID + "/oauth2/v2.0/authorize",
 			"admin_consent_endpoint": h.sim.BrowserURL() + "/" + sim.ContosoTenantID + "/v2.0/adminconsent"}}
 	if o.settings != nil {
-		o.settings(&r)
+		secret = o.settings(h, &r)
 	}
 	if o.formPost {
 		r.Overrides["extra_authorize.response_mode"] = "form_post"
