@@ -2,6 +2,7 @@ package grant
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -111,8 +112,8 @@ func (k *Keeper) watch(ctx context.Context) {
 	var again <-chan time.Time
 	cursors := map[mailgrant.ID]int64{}
 	for {
-		if k.Store.Clustered() { // a wake-up from another node may be lost
-			again = time.After(watchEvery)
+		if k.Store.Clustered() { // other nodes wake nobody, and our own events are many
+			added, again = nil, time.After(watchEvery)
 		}
 		select {
 		case <-ctx.Done():
@@ -120,9 +121,11 @@ func (k *Keeper) watch(ctx context.Context) {
 		case <-added:
 		case <-again:
 		}
-		for org, grants := range k.cachedByOrg() {
+		byOrg := k.cachedByOrg()
+		maps.DeleteFunc(cursors, func(org mailgrant.ID, _ int64) bool { return byOrg[org] == nil }) // nothing to lose there
+		for org, grants := range byOrg {
 			if err := k.hear(ctx, org, grants, cursors); err != nil && ctx.Err() == nil {
-				k.Log.Warn("changes of other nodes are not heard", "org", org, "err", err)
+				k.Log.Warn("changes are not heard", "org", org, "err", err)
 			}
 		}
 		select { // many events are one look
@@ -147,12 +150,12 @@ func (k *Keeper) cachedByOrg() map[mailgrant.ID]map[mailgrant.ID]bool {
 // hear reads an organization's events since the last look. At the first look there
 // is none to start from, so the grants themselves are asked.
 func (k *Keeper) hear(ctx context.Context, org mailgrant.ID, grants map[mailgrant.ID]bool, cursors map[mailgrant.ID]int64) error {
+	last, err := k.Store.LastEvent(ctx, org)
 	after, known := cursors[org]
+	if err != nil || known && last == after {
+		return err
+	}
 	if !known {
-		last, err := k.Store.LastEvent(ctx, org)
-		if err != nil {
-			return err
-		}
 		cursors[org] = last
 		for id := range grants {
 			if ok, err := k.stands(ctx, org, id); err == nil && !ok {
@@ -171,6 +174,7 @@ func (k *Keeper) hear(ctx context.Context, org mailgrant.ID, grants map[mailgran
 			k.heard(ctx, e)
 		}
 		if len(events) < hearAtOnce {
+			cursors[org] = max(last, after) // past all that does not concern us
 			return nil
 		}
 	}
