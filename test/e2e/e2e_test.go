@@ -268,10 +268,60 @@ func TestMailArrivesAsItWas(t *testing.T) {
 	w.bySMTP(t, n, bodies(t, "dots", "8-bit", "signed", "Bcc"))
 }
 
-// The same over PostgreSQL.
+// The same over PostgreSQL, and the system's own mail by a mailbox that nobody
+// signs in to.
 func TestMailArrivesOverPostgres(t *testing.T) {
 	w := start(t, real.Postgres(t))
 	w.consent(t)
 	n := w.byREST(t, 0)
 	w.bySMTP(t, n, bodies(t, "signed"))
+	w.check(t, real.Alex)
+	w.bySystem(t)
+}
+
+// check tests a mailbox as its administrator does, up to a message to itself.
+func (w *world) check(t *testing.T, address string) {
+	t.Helper()
+	before := len(w.mail.Messages(t, address))
+	report, err := w.admin.Check(t.Context(), address, false, func(mailgrant.CheckStep) {})
+	must(t, err)
+	if !report.OK {
+		t.Errorf("the check of %s: %+v", address, report.Steps)
+	}
+	got := w.mail.Await(t, address, before+1)[before]
+	if !bytes.Contains(got.Sent, []byte("Subject: [mailgrant check] "+address)) {
+		t.Errorf("to itself %s sent\n%s", address, got.Raw)
+	}
+}
+
+// bySystem sends by the app's own right, without a person.
+func (w *world) bySystem(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	name, template, id := "Real system", "generic", w.oidc.AppClientID
+	extra := []string{"mail.send", "mail.read"}
+	overrides := map[string]string{"smtp_host": w.mail.Host, "smtp_port": strconv.Itoa(w.mail.SubmissionsPort), "smtp_security": "tls", "sasl": "XOAUTH2"}
+	r, err := w.admin.CreateRegistration(ctx, client.RegistrationSettings{Name: &name, Template: &template, Issuer: &w.oidc.Issuer, ClientID: &id,
+		ScopesExtra: &extra, Overrides: &overrides, CAFile: &w.mail.CAFile})
+	must(t, err)
+	_, err = w.admin.AddCredential(ctx, r.ID, client.NewCredential{Kind: mailgrant.CredentialSecret, Secret: w.oidc.AppClientSecret})
+	must(t, err)
+	address, kind, flow, can, role := real.System, mailgrant.MailboxApp, mailgrant.FlowApp, []mailgrant.Capability{mailgrant.CanSMTP}, mailgrant.RoleSystem
+	g, err := w.admin.CreateGrant(ctx, client.GrantSettings{Registration: &r.ID, Mailbox: &address, MailboxKind: &kind, Flow: &flow, Capabilities: &can})
+	must(t, err)
+	_, err = w.admin.CreateMailbox(ctx, client.MailboxSettings{Address: &address, Kind: &kind, Role: &role, Grant: &g.ID})
+	must(t, err)
+	_, err = w.admin.Activate(ctx, g.ID)
+	must(t, err)
+	w.check(t, real.System)
+	app, classes := "crm", []mailgrant.Class{mailgrant.ClassUser, mailgrant.ClassSystem}
+	_, err = w.admin.UpdateApp(ctx, app, client.AppSettings{Classes: &classes})
+	must(t, err)
+	n := len(w.mail.Messages(t, real.Elsewhere))
+	sub, err := w.app.Send(ctx, client.Message{From: real.System, To: []string{real.Elsewhere}, Subject: "Your password", Text: "1234\n", Class: mailgrant.ClassSystem})
+	must(t, err)
+	if got := w.mail.Await(t, real.Elsewhere, n+1)[n]; !bytes.Contains(got.Raw, []byte("Return-Path: <"+real.System+">")) {
+		t.Errorf("the system's mail arrived as\n%s", got.Raw)
+	}
+	w.delivered(t, sub.ID)
 }
