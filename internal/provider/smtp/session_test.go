@@ -8,8 +8,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -308,4 +310,30 @@ func FuzzDots(f *testing.F) {
 			t.Fatalf("%q arrived as %q", b, got.Bytes())
 		}
 	})
+}
+
+// A way that does not lead there passes by itself, and the record says where it
+// ended.
+func TestRE11NoWayThere(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		err   error
+		cause string
+	}{
+		{"no such name", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "smtp.contoso.example", IsNotFound: true}}, "dns-failure"},
+		{"no resolver", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "server misbehaving", Name: "smtp.contoso.example", IsTemporary: true}}, "dns-failure"},
+		{"nobody listens", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, "network-unreachable"},
+		{"no answer", &net.OpError{Op: "dial", Err: context.DeadlineExceeded}, "network-unreachable"},
+	} {
+		w := wayTo("127.0.0.1:1", "tls")
+		w.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, c.err }
+		s := &session{c: config().ready(), way: w}
+		out := s.Send(t.Context(), handover("x\r\n", "b@example.net"))
+		if out.Finding == nil || out.Finding.Cause != c.cause || out.Fate == mailgrant.FateRefused || out.Fate == mailgrant.FateUncertain || !out.Broken {
+			t.Errorf("%s: got %+v, %+v", c.name, out, out.Finding)
+		}
+		if out.Fate == mailgrant.FateHeld && !out.Finding.NeedsPerson() {
+			t.Errorf("%s: held for what passes by itself: %+v", c.name, out.Finding)
+		}
+	}
 }
