@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ func (p *printer) health(h client.Health) {
 		p.line("Grants %s: %d", state, h.Grants[state])
 	}
 	for _, d := range h.Doors {
-		p.line("Door %s %s", d.URI, d.Fingerprint)
+		p.line("%s", strings.TrimSpace("Door "+d.URI+" "+d.Fingerprint))
 	}
 	if len(h.Mailboxes) == 0 {
 		return

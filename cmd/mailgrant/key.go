@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -106,6 +107,11 @@ keep it as long as them. mailgrant must not run, on no node.`,
 			cfg, err := c.config()
 			if err != nil {
 				return err
+			}
+			if file != "" { // the settings are read from elsewhere
+				if file, err = filepath.Abs(file); err != nil {
+					return unreadable(err)
+				}
 			}
 			fresh, setting, err := newMaster(cmd, cfg, file, env, command)
 			if err != nil {
