@@ -296,7 +296,8 @@ func (l *lane) plan() {
 		return
 	}
 	l.preparing = true
-	l.start(l.prepare)
+	stood := l.stood
+	l.start(func() { l.prepare(stood) })
 }
 
 // mayGo asks the pace; when it says no, the timer is set.
@@ -426,12 +427,10 @@ func (l *lane) rest(w *worker) bool {
 // errNotMine means that another node works the lane.
 var errNotMine = errors.New("outbox: the lane belongs to another node")
 
-// prepare fills ready: from the queue, or from the store when that is empty.
-func (l *lane) prepare() {
+// prepare fills ready: from the queue, or from the store when that is empty. What
+// was asked for before a standDown is not for now.
+func (l *lane) prepare(stood int) {
 	ctx := l.o.run
-	l.mu.Lock()
-	stood := l.stood
-	l.mu.Unlock()
 	batch, err := l.prepared(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -126,7 +126,7 @@ func New(c Config) *Outbox {
 func (o *Outbox) Run(ctx context.Context) error {
 	defer o.abort()
 	if !o.Clustered {
-		if err := o.lookAtAll(ctx, everyLane); err != nil {
+		if err := o.lookAtAll(ctx, everyLane); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}

@@ -146,6 +146,9 @@ func (e *sqliteEngine) close() error {
 	for _, s := range e.readStmts {
 		s.Close()
 	}
+	for _, s := range e.stmts { // else the connection stays, and the log is not moved into the database
+		s.Close()
+	}
 	err := e.read.Close()
 	if e.conn != nil {
 		e.conn.Close()

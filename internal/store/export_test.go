@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"strings"
+)
+
+// Tables are the names of the columns of each table, in order.
+func (s *Store) Tables(ctx context.Context) (map[string]string, error) {
+	if s.Clustered() {
+		return s.columns(ctx, `SELECT table_name, string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns
+			WHERE table_schema = current_schema() GROUP BY table_name`)
+	}
+	return s.columns(ctx, `SELECT m.name, group_concat(c.name, ' ') FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' GROUP BY m.name`)
+}
+
+// Indexes are the names of the indexes that we made, with their columns.
+func (s *Store) Indexes(ctx context.Context) (map[string]string, error) {
+	if s.Clustered() {
+		return s.columns(ctx, `SELECT c.relname, string_agg(a.attname, ' ' ORDER BY a.attnum) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+			JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE n.nspname = current_schema() AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid) GROUP BY c.relname`)
+	}
+	return s.columns(ctx, `SELECT m.name, group_concat(c.name, ' ') FROM sqlite_master m JOIN pragma_index_info(m.name) c
+		WHERE m.type = 'index' AND m.sql IS NOT NULL GROUP BY m.name`)
+}
+
+func (s *Store) columns(ctx context.Context, q string) (map[string]string, error) {
+	out := map[string]string{}
+	_, err := list(ctx, s.eng, q, nil, func(r rows) (struct{}, error) {
+		var name, columns string
+		err := r.Scan(&name, &columns)
+		if !strings.HasPrefix(name, "goose_") && !strings.HasPrefix(name, "sqlite_") {
+			out[name] = columns
+		}
+		return struct{}{}, err
+	})
+	return out, err
+}
+
+// Pragma asks the writer's connection.
+func (s *Store) Pragma(ctx context.Context, name string) (v string, err error) {
+	err = s.tx(ctx, func(ctx context.Context, q querier) error {
+		v, err = one[string](ctx, q, "SELECT CAST(p.\""+name+"\" AS TEXT) FROM pragma_"+name+" p")
+		return err
+	})
+	return v, err
+}
+
+// Version is the SQLite library's.
+func (s *Store) Version(ctx context.Context) (string, error) {
+	return one[string](ctx, s.eng, "SELECT sqlite_version()")
+}
+
+// SetSchema claims another schema version.
+func (s *Store) SetSchema(ctx context.Context, v int64) error {
+	_, err := s.do(ctx, stmt{"UPDATE goose_db_version SET version_id = ? WHERE version_id = ?", []any{v, int64(newest)}})
+	return err
+}
+
+const Newest = newest
