@@ -187,6 +187,7 @@ func (k *Keeper) compete(ctx context.Context, id key, w wish, gt *gate) (mailgra
 		}
 		if err := k.usable(g, held); err != nil {
 			k.release(ctx, id, held)
+			gt.failed(k.Now(), g.Generation, err)
 			return mailgrant.Token{}, err
 		}
 		if t, ok := k.handed(ctx, id, w, g); ok {

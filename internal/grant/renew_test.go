@@ -693,6 +693,63 @@ func TestLeaseLostBeforeTheSave(t *testing.T) {
 	}
 }
 
+// TestOneDeadRegistrationDoesNotStarveOthers: more broken grants than fit in one
+// look are due, and the one behind them is refreshed all the same.
+func TestOneDeadRegistrationDoesNotStarveOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.reg.Overrides = map[string]string{"refresh_idle": "8h"}
+		h.must(h.store.UpdateRegistration(h.ctx, h.reg))
+		dead := h.reg
+		dead.ID, dead.Disabled = mailgrant.NewID(mailgrant.PrefixRegistration), true
+		h.must(h.store.CreateRegistration(h.ctx, dead))
+		for range 210 {
+			g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+			g.ID, g.Registration = mailgrant.NewID(mailgrant.PrefixGrant), dead.ID
+			long := time.Now().Add(-time.Hour)
+			g.NextRefresh, g.Signature = &long, dead.Signature()
+			h.must(h.store.CreateGrant(h.ctx, g))
+			h.must(h.store.CompleteConsent(h.ctx, g))
+		}
+		g := h.active()
+		ctx, stop := context.WithCancel(h.ctx)
+		done := make(chan error)
+		go func() { done <- h.Run(ctx) }()
+		time.Sleep(125 * time.Minute)
+		if h.idp.count("refresh_token") != 1 || h.kept(g.ID) != "refresh-2" {
+			t.Errorf("%d refreshes", h.idp.count("refresh_token"))
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestUnusableGrantsCostTheDatabaseLittle: senders that ask on for a grant that
+// nobody consented to do not write each time.
+func TestUnusableGrantsCostTheDatabaseLittle(t *testing.T) {
+	h := newHouse(t)
+	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+	writes := 0
+	h.db.hook = func(method string) {
+		if method == "LeaseGrant" {
+			writes++
+		}
+	}
+	for range 100 {
+		_, err := h.token(g)
+		h.is(err, mailgrant.Lapsed, "pending")
+	}
+	if writes != 1 {
+		t.Errorf("%d writes", writes)
+	}
+	if _, err := h.consent(g, alex); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.token(g); err != nil {
+		t.Errorf("consented: %v", err)
+	}
+}
+
 func BenchmarkTokenCached(b *testing.B) {
 	h := newHouse(b)
 	g := h.active()

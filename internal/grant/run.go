@@ -3,6 +3,7 @@ package grant
 import (
 	"context"
 	"maps"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ const (
 	lookEvery   = time.Minute     // for idle grants that are due
 	dueAtOnce   = 200             // read in one look
 	dueTogether = 4               // refreshed side by side
+	idleAgain   = time.Hour       // after a failure: those behind have their turn
 	tellEvery   = 15              // minutes: how exact the time of last use is
 	watchEvery  = 2 * time.Second // for what other nodes changed
 	hearAtOnce  = 500             // events read in one look
@@ -74,8 +76,13 @@ func (k *Keeper) refreshIdle(ctx context.Context, g mailgrant.Grant) {
 	if err == nil {
 		_, err = k.obtain(ctx, key{g.Org, g.ID, plan.resources()}, wish{scheduled: true})
 	}
-	if err != nil && ctx.Err() == nil {
-		k.Log.Warn("an idle grant is not refreshed", "grant", g.ID, "err", err)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	k.Log.Warn("an idle grant is not refreshed", "grant", g.ID, "err", err)
+	later := k.Now().Add(idleAgain + time.Duration(rand.Float64()*0.2*float64(idleAgain)))
+	if err := k.Store.PostponeGrant(ctx, g.Org, g.ID, later); err != nil {
+		k.Log.Warn("an idle grant is not put off", "grant", g.ID, "err", err)
 	}
 }
 

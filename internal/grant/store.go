@@ -20,6 +20,7 @@ type Store interface {
 	Grant(ctx context.Context, org, id mailgrant.ID) (mailgrant.Grant, error)
 	Grants(ctx context.Context, org mailgrant.ID) ([]mailgrant.Grant, error)
 	GrantsDue(ctx context.Context, at time.Time, limit int) ([]mailgrant.Grant, error)
+	PostponeGrant(ctx context.Context, org, id mailgrant.ID, until time.Time) error
 	CompleteConsent(ctx context.Context, g mailgrant.Grant) error
 	LeaseGrant(ctx context.Context, org, id, node mailgrant.ID, until time.Time) (mailgrant.Grant, bool, error)
 	ReleaseGrant(ctx context.Context, org, id, node mailgrant.ID) error

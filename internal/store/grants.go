@@ -106,6 +106,14 @@ func (s *Store) GrantsDue(ctx context.Context, at time.Time, limit int) ([]mailg
 		[]any{micros(at), limit}, grantRow)
 }
 
+// PostponeGrant puts off the refresh of an idle grant that could not be made now,
+// so that those behind it have their turn.
+func (s *Store) PostponeGrant(ctx context.Context, org, id mailgrant.ID, until time.Time) error {
+	_, err := s.do(ctx, stmt{"UPDATE grants SET next_refresh = ? WHERE org = ? AND id = ? AND next_refresh > 0 AND next_refresh < ?",
+		[]any{micros(until), string(org), string(id), micros(until)}})
+	return err
+}
+
 // CompleteConsent makes g active with what the consent brought. Its mailboxes
 // are no longer held.
 func (s *Store) CompleteConsent(ctx context.Context, g mailgrant.Grant) error {
