@@ -6,7 +6,7 @@ import (
 )
 
 // Tables are the names of the columns of each table, in order.
-func (s *Store) Tables(ctx context.Context) (map[string]string, error) {
+func Tables(ctx context.Context, s *Store) (map[string]string, error) {
 	if s.Clustered() {
 		return s.columns(ctx, `SELECT table_name, string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns
 			WHERE table_schema = current_schema() GROUP BY table_name`)
@@ -15,7 +15,7 @@ func (s *Store) Tables(ctx context.Context) (map[string]string, error) {
 }
 
 // Indexes are the names of the indexes that we made, with their columns.
-func (s *Store) Indexes(ctx context.Context) (map[string]string, error) {
+func Indexes(ctx context.Context, s *Store) (map[string]string, error) {
 	if s.Clustered() {
 		return s.columns(ctx, `SELECT c.relname, string_agg(a.attname, ' ' ORDER BY a.attnum) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 			JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -39,7 +39,7 @@ func (s *Store) columns(ctx context.Context, q string) (map[string]string, error
 }
 
 // Pragma asks the writer's connection.
-func (s *Store) Pragma(ctx context.Context, name string) (v string, err error) {
+func Pragma(ctx context.Context, s *Store, name string) (v string, err error) {
 	err = s.tx(ctx, func(ctx context.Context, q querier) error {
 		v, err = one[string](ctx, q, "SELECT CAST(p.\""+name+"\" AS TEXT) FROM pragma_"+name+" p")
 		return err
@@ -48,12 +48,12 @@ func (s *Store) Pragma(ctx context.Context, name string) (v string, err error) {
 }
 
 // Version is the SQLite library's.
-func (s *Store) Version(ctx context.Context) (string, error) {
+func Version(ctx context.Context, s *Store) (string, error) {
 	return one[string](ctx, s.eng, "SELECT sqlite_version()")
 }
 
 // SetSchema claims another schema version.
-func (s *Store) SetSchema(ctx context.Context, v int64) error {
+func SetSchema(ctx context.Context, s *Store, v int64) error {
 	_, err := s.do(ctx, stmt{"UPDATE goose_db_version SET version_id = ? WHERE version_id = ?", []any{v, int64(newest)}})
 	return err
 }

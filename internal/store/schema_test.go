@@ -18,8 +18,8 @@ var clusterOnly = []string{"nodes", "shards", "handover"}
 func TestBothDatabasesHaveTheSameTables(t *testing.T) {
 	lite, post := onSQLite(t), onPostgres(t)
 	for what, of := range map[string]func(*store.Store) (map[string]string, error){
-		"tables":  func(s *store.Store) (map[string]string, error) { return s.Tables(t.Context()) },
-		"indexes": func(s *store.Store) (map[string]string, error) { return s.Indexes(t.Context()) },
+		"tables":  func(s *store.Store) (map[string]string, error) { return store.Tables(t.Context(), s) },
+		"indexes": func(s *store.Store) (map[string]string, error) { return store.Indexes(t.Context(), s) },
 	} {
 		a, err := of(lite)
 		must(t, err)
@@ -50,7 +50,7 @@ func TestRE17OlderProgramRefusesNewerSchema(t *testing.T) {
 			s, err := store.Open(t.Context(), dsn, quiet)
 			must(t, err)
 			must(t, s.CreateOrganization(t.Context(), mailgrant.Organization{ID: "org_a", Name: "A"}))
-			must(t, s.SetSchema(t.Context(), store.Newest+1))
+			must(t, store.SetSchema(t.Context(), s, store.Newest+1))
 			s.Close()
 			for range 2 { // it changes nothing
 				_, err = store.Open(t.Context(), dsn, quiet)
@@ -66,11 +66,11 @@ func TestRE17OlderProgramRefusesNewerSchema(t *testing.T) {
 func TestRE03DurableByItsSettings(t *testing.T) {
 	s := onSQLite(t)
 	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"} {
-		if got, err := s.Pragma(t.Context(), name); err != nil || got != want {
+		if got, err := store.Pragma(t.Context(), s, name); err != nil || got != want {
 			t.Errorf("%s is %s, want %s; %v", name, got, want, err)
 		}
 	}
-	v, err := s.Version(t.Context())
+	v, err := store.Version(t.Context(), s)
 	must(t, err)
 	if slices.Compare(numbers(v), []int{3, 51, 3}) < 0 {
 		t.Errorf("SQLite %s, want 3.51.3 or later", v)

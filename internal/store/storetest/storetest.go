@@ -41,6 +41,11 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"BusyLanesNamesEachOnce":      busyLanes,
 		"KeysAreFoundByHash":          keysByHash,
 		"CancelOnlyWhatIsNotUnderWay": cancel,
+		"AP01ForeignIdsEverywhere":    walk,
+		"BounceGoesWithItsFailure":    bounceGoesWith,
+		"AttemptsAreNumbered":         attemptsAreNumbered,
+		"RetryOfUncertainIsFlagged":   retryUncertain,
+		"RE18RestoreWaitsForAPerson":  restoreWaits,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
