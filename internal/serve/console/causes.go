@@ -28,8 +28,10 @@ type family struct {
 	Causes []diagnose.Cause
 }
 
-// querySize is as much of a pasted text as is looked at.
-const querySize = 4000
+const (
+	querySize = 4000 // as much of a pasted text as is looked at
+	fewWords  = 8    // more of them are a text, not words to look for
+)
 
 // causes lists the catalogue. A pasted text is explained; words find the causes
 // that have all of them.
@@ -50,8 +52,12 @@ func (s *console) causes(w http.ResponseWriter, r *http.Request) {
 			list.Best = &p
 		}
 	}
+	words := strings.Fields(q)
+	if len(words) > fewWords {
+		words = nil
+	}
 	for _, c := range diagnose.Catalogue() {
-		if (list.Best == nil || c.ID != list.Best.ID) && hasAll(c, strings.Fields(q)) {
+		if (list.Best == nil || c.ID != list.Best.ID) && hasAll(c, words) {
 			list.Found = append(list.Found, plainCause(c))
 		}
 	}
