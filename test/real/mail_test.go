@@ -126,29 +126,27 @@ func TestPostfixRefusesTokens(t *testing.T) {
 	p := real.NewOIDC(t, real.OIDCOptions{})
 	m := real.NewMailServer(t, p)
 	good := token(t, p, real.Alex)
-	for _, c := range []struct{ name, token string }{
-		{"of another provider", token(t, real.NewOIDC(t, real.OIDCOptions{}), real.Alex)},
-		{"of another person", token(t, p, real.Robin)},
-		{"with a letter changed", changed(good)},
-		{"that is none", "opaque"},
+	for _, c := range []struct{ mech, name, token string }{ // Dovecot takes half a second for each no
+		{"XOAUTH2", "of another provider", token(t, real.NewOIDC(t, real.OIDCOptions{}), real.Alex)},
+		{"OAUTHBEARER", "of another person", token(t, p, real.Robin)},
+		{"XOAUTH2", "with a letter changed", changed(good)},
+		{"OAUTHBEARER", "that is none", "opaque"},
 	} {
-		for _, mech := range []string{"XOAUTH2", "OAUTHBEARER"} {
-			s := sender{m: m, address: real.Alex, token: c.token, security: "tls", sasl: []string{mech}}
-			_, err := s.open(t)
-			e := mailgrant.AsError(err)
-			if e == nil || e.Finding == nil {
-				t.Fatalf("a token %s, %s: %v", c.name, mech, err)
-			}
-			if !e.Finding.NeedsPerson() || !strings.Contains(e.Finding.Raw, "535 5.7.8") || strings.Contains(e.Finding.Raw, c.token) {
-				t.Errorf("a token %s, %s: %+v", c.name, mech, e.Finding)
-			}
-			s.fresh = func() string { return good }
-			session, err := s.open(t)
-			if err != nil {
-				t.Fatalf("a token %s, %s, is not renewed: %v", c.name, mech, err)
-			}
-			session.Close()
+		s := sender{m: m, address: real.Alex, token: c.token, security: "tls", sasl: []string{c.mech}}
+		_, err := s.open(t)
+		e := mailgrant.AsError(err)
+		if e == nil || e.Finding == nil {
+			t.Fatalf("a token %s: %v", c.name, err)
 		}
+		if !e.Finding.NeedsPerson() || !strings.Contains(e.Finding.Raw, "535 5.7.8") || strings.Contains(e.Finding.Raw, c.token) {
+			t.Errorf("a token %s: %+v", c.name, e.Finding)
+		}
+		s.fresh = func() string { return good }
+		session, err := s.open(t)
+		if err != nil {
+			t.Fatalf("a token %s is not renewed: %v", c.name, err)
+		}
+		session.Close()
 	}
 }
 

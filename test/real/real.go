@@ -5,6 +5,8 @@
 //	oidc := real.NewOIDC(t, real.OIDCOptions{})
 //	mail := real.NewMailServer(t, oidc)
 //	pg := real.Postgres(t)
+//	page := real.NewBrowser(t)
+//	reply, err := real.Swaks(t, real.Door{…}, real.Alex, []string{real.Robin}, message)
 //
 // Each part is private to the test process: its own folder under the system's
 // temporary one, ports of 127.0.0.1 that were free, certificates of an authority
