@@ -113,6 +113,7 @@ type call struct {
 	args  [maxArgs]string // the variable parts of the path
 	q     query
 	begun bool // the answer has begun
+	timed bool // the answer has a deadline
 }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request, operator bool) {
@@ -122,6 +123,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, operator bool) {
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
 	defer c.caught()
+	defer c.untimed()
 	if r.ContentLength != 0 {
 		c.deadline(http.NewResponseController(w), time.Now().Add(a.within))
 	}

@@ -189,6 +189,16 @@ func (b *body) Close() {
 	}
 }
 
+// readers are used again with their windows.
+var readers = sync.Pool{New: func() any { return newJSONReader(nil, make([]byte, 32<<10)) }}
+
+// rest makes j ready for another body. The attachments it decoded are not its own
+// any more.
+func (j *jsonReader) rest() {
+	*j = jsonReader{buf: j.buf, scratch: j.scratch[:0]}
+	readers.Put(j)
+}
+
 var windows = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // decode reads the body into v, strictly.
@@ -215,10 +225,9 @@ func (c *call) readHashed(limit int64, hashed bool, digest *[]byte, f func(*json
 		b.sum = sha256.New()
 		defer func() { *digest = b.sum.Sum(nil) }()
 	}
-	w := windows.Get().(*[]byte)
-	defer windows.Put(w)
-	j := newJSONReader(b, *w)
-	j.left = b.left
+	j := readers.Get().(*jsonReader)
+	defer j.rest()
+	j.r, j.left = b, b.left
 	if err := f(j); err != nil {
 		return err
 	}

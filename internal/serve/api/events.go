@@ -201,7 +201,7 @@ func (s *follower) flush(empty bool) error {
 		s.buf.WriteString(": keep-alive\n\n")
 	}
 	s.began = true
-	s.deadline()
+	s.hear(s.buf.Len())
 	if _, err := s.w.Write(s.buf.Bytes()); err != nil {
 		return err
 	}
@@ -209,25 +209,34 @@ func (s *follower) flush(empty bool) error {
 	return s.out.Flush()
 }
 
-// deadline is not to be had under every server.
-func (s *follower) deadline() {
-	s.unheard(s.out.SetWriteDeadline(time.Now().Add(hearWithin)))
-}
-
 // slowly lets a long answer take its time, but not for ever: the client must hear
 // each piece of it.
-func (c *call) slowly(w io.Writer) io.Writer {
-	return &patient{c: c, w: w, out: http.NewResponseController(c.w)}
-}
+func (c *call) slowly(w io.Writer) io.Writer { return patient{c, w} }
 
 type patient struct {
-	c   *call
-	w   io.Writer
-	out *http.ResponseController
+	c *call
+	w io.Writer
 }
 
 // Write implements io.Writer.
-func (p *patient) Write(b []byte) (int, error) {
-	p.c.unheard(p.out.SetWriteDeadline(time.Now().Add(hearWithin)))
+func (p patient) Write(b []byte) (int, error) {
+	p.c.hear(len(b))
 	return p.w.Write(b)
+}
+
+// hear gives the client time to hear so many bytes.
+func (c *call) hear(n int) {
+	c.timed = true
+	c.unheard(http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(hearWithin + time.Duration(n/slowest)*time.Second)))
+}
+
+// untimed sees the end of a long answer off, and leaves no deadline to the next
+// request of the connection.
+func (c *call) untimed() {
+	if !c.timed {
+		return
+	}
+	rc := http.NewResponseController(c.w)
+	c.unheard(rc.Flush())
+	c.unheard(rc.SetWriteDeadline(time.Time{}))
 }

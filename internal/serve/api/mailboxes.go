@@ -193,7 +193,7 @@ func (c *call) checkMailboxNow() error {
 		return c.reply(c.Check(c.r.Context(), m, o, nil))
 	}
 	c.stream(ndjsonType)
-	out := json.NewEncoder(c.w)
+	out := json.NewEncoder(c.slowly(c.w))
 	tell := func(l checkLine) {
 		if err := out.Encode(l); err == nil {
 			err = http.NewResponseController(c.w).Flush()

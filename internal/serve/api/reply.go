@@ -22,10 +22,16 @@ func (c *call) send(status int, kind string, b []byte) {
 	if c.r.Method == http.MethodHead {
 		return
 	}
+	if len(b) > longAnswer {
+		c.hear(len(b))
+	}
 	if _, err := c.w.Write(b); err != nil {
 		c.Log.Debug("an answer was not heard", "trace", c.trace, "err", err)
 	}
 }
+
+// longAnswer is more than a connection takes without anybody reading.
+const longAnswer = 16 << 10
 
 const jsonType = "application/json"
 

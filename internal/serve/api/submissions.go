@@ -1,11 +1,13 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
@@ -53,11 +55,16 @@ func (c *call) acceptFields(key string) error {
 	}
 	d := c.Outbox.Draft(c.r.Context(), c.by.Org)
 	defer d.Discard()
-	if _, err := composed.WriteTo(d); err != nil {
+	w := writers.Get().(*bufio.Writer)
+	defer func() { w.Reset(nil); writers.Put(w) }()
+	w.Reset(d) // WriteTo uses it as it is, and flushes it
+	if _, err := composed.WriteTo(w); err != nil {
 		return err
 	}
 	return c.accept(e, d)
 }
+
+var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 32<<10) }}
 
 // envelope fills in what both forms of a message have in common.
 func (c *call) envelope(e *outbox.Envelope, class, onBehalfOf, mailbox string) (err error) {

@@ -168,7 +168,7 @@ func (e endless) Read(p []byte) (int, error) {
 }
 
 func TestAP06_BodiesOfAnySizeAndShape(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *api.Config) { c.MessageBytes = 8 << 20 })
 	key := r.key(mailgrant.ScopeManage)
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -614,5 +614,27 @@ func TestWB07_BodiesThatBreakOff(t *testing.T) {
 	}
 	if n := r.sent.count(); n != 0 {
 		t.Errorf("%d messages were sent", n)
+	}
+}
+
+func TestWB07_LongAnswersOnOneConnection(t *testing.T) {
+	r := newRig(t)
+	key := r.key(mailgrant.ScopeManage)
+	for i := range 400 {
+		r.mailbox(r.org, fmt.Sprintf("m%03d@contoso.example", i), mailgrant.RoleNone)
+	}
+	conn := r.dial()
+	in := bufio.NewReader(conn)
+	for range 3 { // a long answer leaves no deadline to the requests after it
+		fmt.Fprintf(conn, "GET /v1/mailboxes?limit=400 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", key)
+		res, err := http.ReadResponse(in, nil)
+		must(t, err)
+		b, err := io.ReadAll(res.Body)
+		must(t, err)
+		var p client.Page[mailgrant.Mailbox]
+		unmarshal(t, b, &p)
+		if len(b) < 16<<10 || len(p.Items) != 400 || p.Next == "" {
+			t.Errorf("got %d bytes, %d mailboxes", len(b), len(p.Items))
+		}
 	}
 }
