@@ -50,8 +50,12 @@ func Local(path string) *Client {
 	return &Client{HTTP: &http.Client{Transport: t}, base: "http://mailgrant", UserAgent: "mailgrant-go"}
 }
 
-// within bounds a call whose answer is not a stream.
-const within = time.Minute
+// within bounds a call whose answer is not a stream, but for the time that its
+// body takes on a line of slowest bytes a second.
+const (
+	within  = time.Minute
+	slowest = 16 << 10
+)
 
 // An Option changes one request.
 type Option func(*http.Request)
@@ -63,17 +67,19 @@ func Key(idempotencyKey string) Option {
 
 // call sends in as JSON and reads the answer into out; either may be nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any, opts ...Option) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
 	var body io.Reader
+	limit := within
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return fmt.Errorf("write the request: %w", err)
 		}
+		limit += time.Duration(len(b)/slowest) * time.Second
 		body = bytes.NewReader(b)
 		opts = append(opts, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") })
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	res, err := c.do(ctx, method, path, body, opts...)
 	if err != nil {
 		return err
