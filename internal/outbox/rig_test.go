@@ -35,6 +35,7 @@ type rig struct {
 	access  *access.Access
 	out     *outbox.Outbox
 	member  *cluster.Member
+	node    mailgrant.ID
 	stop    func()
 	log     *logs
 	org     mailgrant.ID
@@ -98,7 +99,7 @@ func (r *rig) start() {
 		r.member = cluster.New(s, c.Node, log)
 		c.Owner, c.Clustered = r.member, true
 	}
-	r.out = outbox.New(c)
+	r.out, r.node = outbox.New(c), c.Node
 	if r.member != nil {
 		r.member.Gained, r.member.Lost = r.out.Gained, r.out.Lost
 		s.OnLane(r.out.Look)
@@ -110,7 +111,15 @@ func (r *rig) start() {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	r.stop = sync.OnceFunc(func() { stop(); wg.Wait() })
+	r.stop = sync.OnceFunc(func() {
+		stop()
+		wg.Wait()
+		if r.member != nil { // it beats when the test says so, and now it leaves
+			if err := r.member.Run(run); err != nil {
+				t.Errorf("leave: %v", err)
+			}
+		}
+	})
 }
 
 // end stops the outbox and lets go of the store.
