@@ -225,7 +225,7 @@ func TestRE06UnreadableMessageIsTriedAgain(t *testing.T) {
 				if read < 0 {
 					return nil, gone
 				}
-				return io.NopCloser(iotest.OneByteReader(io.MultiReader(strings.NewReader(msg[:read]), iotest.ErrReader(gone)))), nil
+				return io.NopCloser(io.MultiReader(strings.NewReader(msg[:read]), iotest.ErrReader(gone))), nil
 			}
 			out := sendBy(t, tr, w, h)
 			if out.Fate != mailgrant.FateLater || out.Finding == nil || out.Finding.NeedsPerson() {
@@ -263,8 +263,8 @@ func TestAnswersAndFates(t *testing.T) {
 	}
 }
 
-func large(t *testing.T) (string, []byte) {
-	file := make([]byte, 4_500_000)
+func large(t *testing.T, size int) (string, []byte) {
+	file := make([]byte, size)
 	rand.Read(file)
 	var b strings.Builder
 	b.WriteString("From: Alex <alex@contoso.example>\r\nTo: b@example.net\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMessage-ID: <9@x>\r\nIn-Reply-To: <8@x>\r\nX-Case: 4711\r\nList-Id: x\r\nMIME-Version: 1.0\r\n" +
@@ -285,7 +285,7 @@ func large(t *testing.T) (string, []byte) {
 func TestUploadRebuildsTheMessage(t *testing.T) {
 	g := newGraph(t, nil)
 	w := g.way(mailgrant.MailboxOwn, mailgrant.FlowCode)
-	msg, file := large(t)
+	msg, file := large(t, 4_500_000)
 	out := sendBy(t, Upload(), w, handover(msg, "b@example.net", "blind@example.net"))
 	if out.Fate != mailgrant.FateDelivered || !strings.Contains(out.Reply, "2 files") || !strings.Contains(out.Reply, "List-Id") {
 		t.Fatalf("got %+v", out)
@@ -321,7 +321,7 @@ func TestUploadRebuildsTheMessage(t *testing.T) {
 }
 
 func TestUploadThatFailsLeavesNothing(t *testing.T) {
-	msg, _ := large(t)
+	msg, _ := large(t, smallFile+100_000)
 	for _, fail := range []string{"/createUploadSession", "/upload/1", "/send"} {
 		g := newGraph(t, func(w http.ResponseWriter, r *http.Request) bool {
 			if strings.HasSuffix(r.URL.Path, fail) {
