@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"HoldStopsTheClock":           holdStopsTheClock,
 		"ConsentResumesMailboxes":     consentResumes,
 		"LeaseIsExclusive":            leaseIsExclusive,
+		"NotesKeepEachOther":          notes,
 		"RenewalIsFenced":             renewalIsFenced,
 		"RevocationDestroysTokens":    revocation,
 		"OA02FlowIsTakenOnce":         flowOnce,
@@ -382,6 +383,31 @@ func leaseIsExclusive(t *testing.T, f *fixture) {
 	}
 	if _, a, _ = f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Now().Add(time.Minute)); !a {
 		t.Error("an ended lease was not given")
+	}
+}
+
+// notes: a last use does not take the finding away, nor the other way round; and a
+// refresh that was put off is due later.
+func notes(t *testing.T, f *fixture) {
+	g, at := f.grant(t), time.Now().UTC().Truncate(time.Second)
+	g.NextRefresh = &at
+	f.must(t, f.CompleteConsent(f.ctx, g))
+	f.must(t, f.NoteGrant(f.ctx, f.org, g.ID, &mailgrant.Finding{Cause: "provider-outage"}, nil))
+	f.must(t, f.NoteGrant(f.ctx, f.org, g.ID, nil, &at))
+	now, err := f.Grant(f.ctx, f.org, g.ID)
+	f.must(t, err)
+	if now.LastFinding == nil || now.LastFinding.Cause != "provider-outage" || now.LastUse == nil || !now.LastUse.Equal(at) {
+		t.Errorf("got %+v at %v", now.LastFinding, now.LastUse)
+	}
+	due := func(at time.Time) int {
+		l, err := f.GrantsDue(f.ctx, at, 10)
+		f.must(t, err)
+		return len(l)
+	}
+	before := due(at)
+	f.must(t, f.PostponeGrant(f.ctx, f.org, g.ID, at.Add(time.Hour)))
+	if before != 1 || due(at.Add(time.Minute)) != 0 || due(at.Add(2*time.Hour)) != 1 {
+		t.Errorf("due %d, then %d and %d", before, due(at.Add(time.Minute)), due(at.Add(2*time.Hour)))
 	}
 }
 
