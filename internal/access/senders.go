@@ -63,20 +63,14 @@ func Carries(m mailgrant.Mailbox, address string) bool {
 	return ok && carries(m, n)
 }
 
+// carries says whether normal is the mailbox's own address, or one that was
+// proved to be its to send as. R14.
 func carries(m mailgrant.Mailbox, normal string) bool {
-	if len(m.Senders) > 0 {
-		return anyRule(m.Senders, normal)
-	}
 	own, ok := Normal(m.Address)
-	return ok && own == normal
+	return ok && own == normal || anyRule(m.Senders, normal)
 }
 
-func sendersOf(m mailgrant.Mailbox) []string {
-	if len(m.Senders) > 0 {
-		return m.Senders
-	}
-	return []string{m.Address}
-}
+func sendersOf(m mailgrant.Mailbox) []string { return append([]string{m.Address}, m.Senders...) }
 
 // some names the first few rules.
 func some(rules []string) string {

@@ -57,6 +57,10 @@ func (b *Mailboxes) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) (mai
 		return m, err
 	}
 	m.CreatedAt, m.UpdatedAt = old.CreatedAt, time.Now().UTC()
+	if old.Role == mailgrant.RolePersonal && (m.Role == mailgrant.RoleGlobal || m.Role == mailgrant.RoleSystem) {
+		return m, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is a person's own mailbox and cannot be the %s one", old.Address, m.Role).At("role").
+			Fix("connect another mailbox for it; if %s is nobody's own any more, take the role from it first: mailgrant mailbox set %s --role none", old.Address, old.Address)
+	}
 	if err := b.check(ctx, &m); err != nil {
 		return m, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/access"
 )
 
 // A Store is what route reads.
@@ -163,7 +164,7 @@ func (r *Router) system(ctx context.Context, org mailgrant.ID, q Request) (mailg
 		return m, "", "", mailgrant.Errorf(mailgrant.NoRoute, nil, "system messages leave by %s only", m.Address).
 			Fix("name no mailbox, or send with the class user")
 	}
-	if !Carries(m, q.From) {
+	if !access.Carries(m, q.From) {
 		return m, "", "", notCarried(m, q.From, "System")
 	}
 	return m, "system", "system messages leave by the System mailbox", nil
@@ -183,7 +184,7 @@ func (r *Router) person(ctx context.Context, org mailgrant.ID, q Request) (mailg
 	if err != nil && !errors.Is(err, mailgrant.NotFound) {
 		return own, "", "", err
 	}
-	has := err == nil && own.Role != mailgrant.RoleSystem && own.Role != mailgrant.RoleGlobal && Carries(own, q.From)
+	has := err == nil && own.Role != mailgrant.RoleSystem && own.Role != mailgrant.RoleGlobal && access.Carries(own, q.From)
 	active := false
 	if has {
 		if active, err = r.active(ctx, own); err != nil {
@@ -198,7 +199,7 @@ func (r *Router) person(ctx context.Context, org mailgrant.ID, q Request) (mailg
 	}
 	global, err := r.role(ctx, org, mailgrant.RoleGlobal)
 	switch {
-	case err == nil && Carries(global, q.From):
+	case err == nil && access.Carries(global, q.From):
 		why := fmt.Sprintf("%s has no mailbox here, so Global carries it", who)
 		if has {
 			why = fmt.Sprintf("%s has not given access yet, or it has lapsed, so Global carries it", who)
@@ -215,30 +216,6 @@ func (r *Router) person(ctx context.Context, org mailgrant.ID, q Request) (mailg
 	}
 	return global, "", "", mailgrant.Errorf(mailgrant.NoRoute, nil, "no mailbox may carry mail from %s", q.From).
 		Fix("connect this mailbox (mailgrant mailbox add %s), or make a Global one (--role global)", q.From)
-}
-
-// Carries says whether the From rules of m let it carry a sender.
-func Carries(m mailgrant.Mailbox, from string) bool {
-	if strings.EqualFold(from, m.Address) {
-		return true
-	}
-	for _, rule := range m.Senders {
-		if Matches(rule, from) {
-			return true
-		}
-	}
-	return false
-}
-
-// Matches says whether an address falls under a rule: an address, "*@domain",
-// or "*".
-func Matches(rule, address string) bool {
-	if rule == "*" || strings.EqualFold(rule, address) {
-		return true
-	}
-	domain, ok := strings.CutPrefix(rule, "*@")
-	at := strings.LastIndexByte(address, '@')
-	return ok && at > 0 && strings.EqualFold(address[at+1:], domain)
 }
 
 func (r *Router) active(ctx context.Context, m mailgrant.Mailbox) (bool, error) {
