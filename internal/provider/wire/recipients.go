@@ -99,8 +99,8 @@ func Read(h *provider.Handover) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, &Unreadable{err}
 	}
-	if _, ok := r.(io.WriterTo); ok { // from memory, where nothing goes wrong
-		return r, nil
+	if _, ok := r.(io.WriterTo); ok { // from memory: no buffer between
+		return writing{reading{r}}, nil
 	}
 	return reading{r}, nil
 }
@@ -111,6 +111,31 @@ func (r reading) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
 		err = &Unreadable{err}
+	}
+	return n, err
+}
+
+type writing struct{ reading }
+
+func (r writing) WriteTo(w io.Writer) (int64, error) {
+	to := target{w: w}
+	n, err := r.ReadCloser.(io.WriterTo).WriteTo(&to)
+	if err != nil && to.err == nil {
+		err = &Unreadable{err}
+	}
+	return n, err
+}
+
+// A target notes whether it was the writing that failed.
+type target struct {
+	w   io.Writer
+	err error
+}
+
+func (t *target) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	if err != nil {
+		t.err = err
 	}
 	return n, err
 }

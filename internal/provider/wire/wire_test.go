@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 	"unicode/utf8"
 
@@ -85,3 +87,36 @@ func TestSM16CleanText(t *testing.T) {
 		}
 	}
 }
+
+// A message that cannot be read is told from one that cannot be written, in
+// whatever way it is copied.
+func TestReadTellsWhoFailed(t *testing.T) {
+	gone, full := errors.New("the database is gone"), errors.New("the connection is gone")
+	var u *Unreadable
+	for name, wrap := range map[string]func(io.Reader) io.Reader{"plain": func(r io.Reader) io.Reader { return struct{ io.Reader }{r} }, "WriterTo": func(r io.Reader) io.Reader { return io.MultiReader(r) }} {
+		h := &provider.Handover{Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(wrap(io.MultiReader(strings.NewReader("x"), iotest.ErrReader(gone)))), nil
+		}}
+		r, err := Read(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); !errors.As(err, &u) || !errors.Is(err, gone) {
+			t.Errorf("%s: got %v, want that it could not be read", name, err)
+		}
+		h.Open = func() (io.ReadCloser, error) { return io.NopCloser(wrap(strings.NewReader("x"))), nil }
+		if r, err = Read(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(broken{full}, r); !errors.Is(err, full) || errors.As(err, &u) {
+			t.Errorf("%s: got %v, want that it could not be written", name, err)
+		}
+	}
+	if _, err := Read(&provider.Handover{Open: func() (io.ReadCloser, error) { return nil, gone }}); !errors.As(err, &u) {
+		t.Errorf("got %v, want that it could not be read", err)
+	}
+}
+
+type broken struct{ err error }
+
+func (b broken) Write([]byte) (int, error) { return 0, b.err }
