@@ -14,9 +14,9 @@ var floors = []struct {
 }{
 	{"words", []string{""}},
 	{"wire", []string{"client", "docs"}},
-	{"ground", []string{"internal/diagnose", "internal/rfc5322", "internal/vault", "internal/vault/vaulttest", "internal/egress"}},
-	{"store", []string{"internal/store", "internal/store/storetest"}},
-	{"cluster", []string{"internal/cluster"}},
+	{"ground", []string{"internal/diagnose", "internal/rfc5322", "internal/vault", "internal/egress"}},
+	{"store", []string{"internal/store"}},
+	{"cluster", []string{"internal/cluster", "internal/store/storetest", "internal/vault/vaulttest"}},
 	{"providers", []string{"internal/provider"}},
 	{"provider parts", []string{"internal/provider/oauth", "internal/provider/wire"}},
 	{"transports", []string{"internal/provider/smtp", "internal/provider/microsoft", "internal/provider/google"}},

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,7 +65,7 @@ func (w *world) life(i int, r *rand.Rand) {
 		w.t.Fatal(err)
 	}
 	size := 2 << 10
-	if i%5 == 0 {
+	if i%5 == 0 || strings.HasPrefix(die, "accept.chunk") {
 		size = 600 << 10 // in chunks
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), within+3*time.Second)
