@@ -142,7 +142,7 @@ func showPlaces(p *printer, a demoPlaces, keep string) {
 	p.line("  %s", a.Curl)
 	p.line("  %s", a.Swaks)
 	p.line("")
-	p.line("Mend the mailbox that cannot send, and see its mail leave by itself")
+	p.line("Mend the mailbox that cannot send, and see its mail leave by itself within a minute")
 	p.line("  %s", a.Mend)
 	p.line("")
 	if keep != "" {

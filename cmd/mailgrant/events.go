@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,5 +140,30 @@ func (c *cli) follow(cmd *cobra.Command, cl *client.Client, f client.EventFilter
 }
 
 func (p *printer) event(e mailgrant.Event) {
-	p.line("%d  %s  %s  %s  %s", e.Seq, date(&e.At), e.Kind, e.Subject, oneLine(string(e.Data)))
+	p.line("%s", strings.TrimRight(fmt.Sprintf("%d  %s  %s  %s  %s", e.Seq, date(&e.At), e.Kind, e.Subject, oneLine(gist(e.Data))), " "))
+}
+
+// gist is what of an event's data a person wants on one line: its sentence, where
+// it has one, else all of it. --json has everything.
+func gist(data json.RawMessage) string {
+	var d struct {
+		Sentence string             `json:"sentence"`
+		Finding  *mailgrant.Finding `json:"finding"`
+		Why      string             `json:"why"`
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return string(data)
+	}
+	if d.Finding != nil {
+		d.Sentence = d.Finding.Sentence
+	}
+	switch {
+	case d.Sentence != "":
+		return d.Sentence
+	case d.Why != "":
+		return d.Why
+	case string(data) == "{}":
+		return ""
+	}
+	return string(data)
 }
