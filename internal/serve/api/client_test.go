@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
+	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -462,4 +465,26 @@ func TestEventsByPageAndStream(t *testing.T) {
 	if len(rest.Items) == 0 || rest.Items[0].Subject != sub.ID {
 		t.Errorf("got %+v", rest)
 	}
+}
+
+func TestClientOnTheSocket(t *testing.T) {
+	r := newRig(t)
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	s := &http.Server{Handler: r.api.Operator()}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	c := client.Local(path)
+	all, err := c.Mailboxes(t.Context())
+	must(t, err)
+	if len(all) != 1 || all[0].ID != r.box.ID {
+		t.Errorf("got %+v", all)
+	}
+	sub, err := c.Send(t.Context(), client.Message{From: r.box.Address, To: []string{"kim@fabrikam.example"}})
+	must(t, err)
+	if sub.App != "" || sub.Door != "rest" {
+		t.Errorf("got %+v", sub)
+	}
+	r.sent.wait(t, 1)
 }

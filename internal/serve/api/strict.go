@@ -112,7 +112,7 @@ func (j *jsonReader) expect(c byte, what string) error {
 
 // finish says whether nothing but white space is left.
 func (j *jsonReader) finish() error {
-	if j.peek() != 0 {
+	if j.peek() != 0 || j.pos < j.end { // a NUL is not the end
 		return badJSON(j.offset(), "the JSON body goes on after its end")
 	}
 	if j.ioErr != nil {
