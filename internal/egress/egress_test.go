@@ -262,7 +262,7 @@ func TestEG03RedirectToInnerHost(t *testing.T) {
 	var hit atomic.Int32
 	inner := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hit.Add(1) }))
 	defer inner.Close()
-	outer := httptest.NewServer(http.RedirectHandler(inner.URL, 307))
+	outer := httptest.NewServer(http.RedirectHandler(inner.URL, http.StatusTemporaryRedirect))
 	defer outer.Close()
 	g := guard(t, Config{Allow: []string{outer.Listener.Addr().String()}})
 	c, _ := g.HTTP("")

@@ -35,16 +35,6 @@ func onPostgres(t *testing.T) *store.Store { return open(t, real.Postgres(t)) }
 func TestSQLite(t *testing.T)   { storetest.Run(t, onSQLite) }
 func TestPostgres(t *testing.T) { storetest.Run(t, onPostgres) }
 
-// both runs a test on each database.
-func both(t *testing.T, f func(t *testing.T, s *store.Store)) {
-	for name, on := range map[string]func(*testing.T) *store.Store{"sqlite": onSQLite, "postgres": onPostgres} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f(t, on(t))
-		})
-	}
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

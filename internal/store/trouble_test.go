@@ -30,7 +30,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne}[os.Getenv(helperRole)]
+	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne, "flaky": acceptSome}[os.Getenv(helperRole)]
 	if role == nil {
 		os.Exit(m.Run())
 	}
@@ -337,5 +337,63 @@ func TestRE03SyncedBeforeTheAnswer(t *testing.T) {
 	}
 	if answers != 3 {
 		t.Fatalf("%d answers in the trace:\n%.2000s", answers, b)
+	}
+}
+
+// acceptSome goes on after a refusal.
+func acceptSome(dir string) error {
+	h, err := openAt(dir)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for range 8 {
+		sub, err := h.accept(context.Background(), bytes.Repeat([]byte("b"), 10<<10))
+		if err != nil {
+			os.Stdout.WriteString(fmt.Sprintf("refused %s\n", mailgrant.AsError(err).Code))
+			continue
+		}
+		os.Stdout.WriteString(fmt.Sprintf("accepted %s %s\n", sub.Org, sub.ID))
+	}
+	return nil
+}
+
+// A sync that fails costs the accepts that asked for it, and nothing else: the file
+// is opened anew, and what was answered for is there. The fault meets the nth sync
+// of each thread, so that some meet the start instead.
+func TestRE04SyncThatFails(t *testing.T) {
+	t.Parallel()
+	refused := 0
+	for when := 3; when <= 12; when++ {
+		dir := t.TempDir()
+		out, err := helper("flaky", dir, "strace", "-f", "-o", os.DevNull, "-e", "trace=fsync,fdatasync",
+			"-e", fmt.Sprintf("inject=fsync,fdatasync:error=EIO:when=%d", when)).Output()
+		if err != nil && len(out) > 0 {
+			t.Fatalf("sync %d: %v\n%s", when, err, out)
+		}
+		s := open(t, filepath.Join(dir, "mailgrant.db"))
+		accepted := 0
+		for line := range strings.Lines(string(out)) {
+			f := strings.Fields(line)
+			switch f[0] {
+			case "accepted":
+				accepted++
+				if b, err := s.Chunk(t.Context(), mailgrant.ID(f[1]), mailgrant.ID(f[2]), 0); err != nil || len(b) != 10<<10 {
+					t.Errorf("sync %d: what was accepted has %d bytes, %v", when, len(b), err)
+				}
+			case "refused":
+				refused++
+				if f[1] != string(mailgrant.Unavailable) {
+					t.Errorf("sync %d: refused as %s", when, f[1])
+				}
+			}
+		}
+		if len(out) > 0 && accepted < 4 {
+			t.Errorf("sync %d: only %d were accepted beside the failure:\n%s", when, accepted, out)
+		}
+		s.Close()
+	}
+	if refused == 0 {
+		t.Error("no accept met a sync that failed")
 	}
 }
