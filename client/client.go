@@ -156,6 +156,9 @@ func problem(res *http.Response) error {
 	if p.Detail == "" {
 		e.Message = p.Title
 	}
+	if p.Code == mailgrant.Internal && p.Trace != "" {
+		e.Message += " (trace " + string(p.Trace) + ")"
+	}
 	return e
 }
 

@@ -328,6 +328,9 @@ func TestClientRegistrations(t *testing.T) {
 	if _, err := r.op(r.org).AddCredential(ctx, reg.ID, client.NewCredential{Kind: mailgrant.CredentialFederated, TokenFile: "/var/run/token"}); err != nil {
 		t.Errorf("the operator names a file: %v", err)
 	}
+	if seen, err := c.Registration(ctx, reg.ID); err != nil || jsonOf(seen) != strings.ReplaceAll(jsonOf(seen), "/var/run", "") {
+		t.Errorf("a key sees a path of the server: %+v, %v", seen, err)
+	}
 	if _, err := c.UpdateRegistration(ctx, reg.ID, client.RegistrationSettings{Template: pointer("google")}); !errors.Is(err, mailgrant.Conflict) {
 		t.Errorf("another template: %v", err)
 	}

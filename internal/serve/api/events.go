@@ -70,7 +70,7 @@ func (c *call) getEvents() error {
 	if err != nil {
 		return err
 	}
-	if c.accepts(eventType) {
+	if c.accepts(eventType) && c.r.Method != http.MethodHead {
 		return c.follow(f)
 	}
 	l, err := c.Store.Events(c.r.Context(), c.by.Org, f)

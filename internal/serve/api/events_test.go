@@ -71,6 +71,7 @@ func TestAStreamGoesOnAfterTheLastEvent(t *testing.T) {
 	if _, data := event(in); !strings.Contains(data, `"own"`) {
 		t.Errorf("got %s", data)
 	}
+	r.ask("HEAD", "/v1/events", key, "", "Accept", "text/event-stream").wants(t, 200)
 	r.ask("GET", "/v1/events", key, "", "Accept", "text/event-stream", "Last-Event-ID", "x").wants(t, 422).at(t, "Last-Event-ID")
 }
 

@@ -117,6 +117,9 @@ func (c *call) explain() error {
 	if f.Text == "" {
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "there is no text to explain").Fix("send what the other side said, as it came").At("text")
 	}
+	if len(f.Text) > failureMax {
+		return tooLarge(failureMax)
+	}
 	return c.reply(diagnose.Explain(diagnose.Failure{Text: f.Text, Protocol: f.Protocol, Context: f.Context}))
 }
 

@@ -45,6 +45,12 @@ func (c *call) shown(r mailgrant.Registration) (client.Registration, error) {
 	if out.Credentials, err = c.Store.Credentials(ctx, r.Org, r.ID); err != nil {
 		return out, err
 	}
+	if !c.by.Operator { // files of the server are the operator's business
+		out.CAFile = ""
+		for i := range out.Credentials {
+			out.Credentials[i].TokenFile = ""
+		}
+	}
 	have, err := c.Store.AdminConsent(ctx, r.Org, r.ID)
 	switch {
 	case err == nil:

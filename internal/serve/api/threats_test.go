@@ -490,6 +490,9 @@ func TestAP12_ErrorsSayNothingOfTheInside(t *testing.T) {
 			t.Errorf("%s: the log does not have what happened", path)
 		}
 	}
+	if err := r.op("").Backup(t.Context(), io.Discard); !strings.Contains(err.Error(), "trc_") {
+		t.Errorf("the client drops the trace: %v", err)
+	}
 	// What was sent is not sent back, and not logged.
 	key := r.key(mailgrant.ScopeManage)
 	reg := r.generic(r.org)
