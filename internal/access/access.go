@@ -63,7 +63,6 @@ type Access struct {
 	now     func() time.Time
 	cache   *cache
 	guesses *guesses
-	pace    *pace
 
 	touchMu sync.Mutex
 	touched map[mailgrant.ID]time.Time
@@ -82,7 +81,7 @@ func New(c Config) *Access {
 	}
 	return &Access{
 		store: c.Store, vault: c.Vault, log: c.Log, now: c.Now,
-		cache: newCache(), guesses: newGuesses(), pace: newPace(),
+		cache: newCache(), guesses: newGuesses(),
 		touched: map[mailgrant.ID]time.Time{},
 	}
 }
