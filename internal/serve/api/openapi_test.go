@@ -219,7 +219,11 @@ func parameter(p param, where string) object {
 	if p.many {
 		s = object{"type", "array", "items", s}
 	}
-	return object{"name", p.name, "in", where, "description", p.text, "schema", s}
+	o := object{"name", p.name, "in", where}
+	if p.must {
+		o = append(o, "required", true)
+	}
+	return append(o, "description", p.text, "schema", s)
 }
 
 func (d *document) schema(t reflect.Type) object {

@@ -16,6 +16,7 @@ type param struct {
 	name string
 	kind string // string, integer, boolean, date-time
 	many bool
+	must bool // it cannot be left out
 	text string
 	of   []string // the only values there are; nil: any
 }
@@ -33,9 +34,20 @@ func (q query) str(name string) string {
 // parseQuery refuses names that the route does not know: a misspelt filter must
 // not be a silent "all". AP-10.
 func (c *call) parseQuery() error {
-	if c.r.URL.RawQuery == "" {
-		return nil
+	if c.r.URL.RawQuery != "" {
+		if err := c.readQuery(); err != nil {
+			return err
+		}
 	}
+	for _, p := range c.route.query {
+		if p.must && c.q.str(p.name) == "" {
+			return mailgrant.Errorf(mailgrant.Invalid, nil, "the query does not say %s", p.name).Fix("add it: ?%s=…", p.name).At(p.name)
+		}
+	}
+	return nil
+}
+
+func (c *call) readQuery() error {
 	v, err := url.ParseQuery(c.r.URL.RawQuery)
 	if err != nil {
 		return mailgrant.Errorf(mailgrant.Invalid, httpStatus(http.StatusBadRequest), "the query does not read").Fix("write it as name=value&name=value, percent-encoded")

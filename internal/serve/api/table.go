@@ -92,7 +92,7 @@ func table() []endpoint {
 			out: client.Page[client.Waiting]{}, status: 200, do: (*call).getQueue},
 		{method: get, path: "/v1/route", id: "explainRoute", scopes: sees, text: "Say which mailbox would carry a message, and why",
 			out: mailgrant.Route{}, status: 200, do: (*call).explainRoute, query: []param{
-				{name: "from", kind: "string", text: "Address in the From field."},
+				{name: "from", kind: "string", must: true, text: "Address in the From field."},
 				{name: "class", kind: "string", of: classNames, text: "What the message is for; default user."},
 				{name: "on_behalf_of", kind: "string", text: "The person it is sent for."},
 				{name: "mailbox", kind: "string", text: "Id or address of the mailbox to send through."}}},
@@ -164,7 +164,7 @@ func table() []endpoint {
 		{method: get, path: "/v1/templates", id: "listTemplates", text: "List the providers that are known", orgless: true,
 			out: client.Page[client.Template]{}, status: 200, do: (*call).listTemplates},
 		{method: get, path: "/v1/discover", id: "discover", scopes: []mailgrant.Scope{mailgrant.ScopeRead, mailgrant.ScopeManage}, orgless: true, text: "Say who keeps the mail of an address",
-			out: client.Discovery{}, status: 200, do: (*call).discover, query: []param{{name: "address", kind: "string", text: "The address."}}},
+			out: client.Discovery{}, status: 200, do: (*call).discover, query: []param{{name: "address", kind: "string", must: true, text: "The address."}}},
 		{method: get, path: "/v1/registrations", id: "listRegistrations", scopes: reads, text: "List the registrations",
 			out: client.Page[client.Registration]{}, status: 200, query: pages, do: (*call).listRegistrations},
 		{method: post, path: "/v1/registrations", id: "createRegistration", scopes: manages, text: "Make a registration; it may be half filled in",
