@@ -83,10 +83,14 @@ func (s *session) notIn(err error) error {
 	}
 	e := mailgrant.AsError(err)
 	s.srv.Log.Info("submission: login refused", "source", s.source, "code", string(e.Code), "error", e.Message, "cause", e.Cause)
-	s.say(s.srv.loginLine(e))
-	if s.wrongKeys++; e.Code == mailgrant.Limited {
+	if e.Code == mailgrant.Limited {
+		s.say(s.srv.loginLine(e))
 		return errEnd
-	} else if s.wrongKeys >= s.srv.Limits.Logins {
+	} else if _, ours := loginReplies[e.Code]; ours { // nothing is known of the key
+		return s.wrong(s.srv.loginLine(e))
+	}
+	s.say(s.srv.loginLine(e))
+	if s.wrongKeys++; s.wrongKeys >= s.srv.Limits.Logins {
 		s.say("421 4.7.0 too many wrong keys\r\n")
 		return errEnd
 	}

@@ -33,9 +33,8 @@ const (
 
 // A body reads the bytes of one message as they come, in whatever pieces.
 type body struct {
-	state    dataState
-	size     int64
-	eightBit bool
+	state dataState
+	size  int64
 }
 
 // feed takes the next piece, hands what belongs to the message to write, in
@@ -47,7 +46,6 @@ func (b *body) feed(p []byte, write func([]byte)) (used int, err error) {
 	emit := func(to int) {
 		if to > from {
 			b.size += int64(to - from)
-			b.eightBit = b.eightBit || hasHighBit(p[from:to])
 			write(p[from:to])
 		}
 	}
@@ -112,26 +110,6 @@ func text(p []byte) (n int, next dataState, err error) {
 		return len(p), dataCR, nil
 	}
 	return 0, 0, errBare
-}
-
-func hasHighBit(p []byte) bool {
-	for len(p) >= 32 {
-		_ = p[31]
-		var or byte
-		for _, c := range p[:32] {
-			or |= c
-		}
-		if or >= 0x80 {
-			return true
-		}
-		p = p[32:]
-	}
-	for _, c := range p {
-		if c >= 0x80 {
-			return true
-		}
-	}
-	return false
 }
 
 var bodyBuffers = sync.Pool{New: func() any { b := make([]byte, bodyBuffer); return &b }}

@@ -35,6 +35,13 @@ var loginReplies = map[mailgrant.Code]reply{
 	mailgrant.Internal:    {"454", "4.7.0"},
 }
 
+// pages are those that explain a refusal which comes without a finding. Other
+// codes have none: what is to be done stands in the line.
+var pages = map[mailgrant.Code]string{
+	mailgrant.Invalid:  "errors/message-invalid",
+	mailgrant.TooLarge: "errors/message-too-large",
+}
+
 // maxReply is a reply line with its CRLF: RFC 5321 section 4.5.3.1.5.
 const maxReply = 512
 
@@ -50,14 +57,12 @@ func (s *session) refused(code mailgrant.Code) {
 	}
 }
 
-// page is the address of a page about an error, to stand behind a text.
-func (s *session) page(name string) string { return s.srv.page(name) }
-
+// page is the address of a page of the documents, to stand behind a text.
 func (s *Server) page(name string) string {
-	if s.PublicURL == "" {
+	if s.PublicURL == "" || name == "" {
 		return ""
 	}
-	return ". " + s.PublicURL + "/docs/errors/" + name
+	return ". " + s.PublicURL + "/docs/" + name
 }
 
 func (s *Server) line(err error) string {
@@ -80,10 +85,11 @@ func (s *Server) loginLine(e *mailgrant.Error) string {
 // format puts message, remedy and page into one line. The page stays whole; the
 // texts are cut to fit.
 func (s *Server) format(r reply, e *mailgrant.Error) string {
-	page := s.page(strings.ReplaceAll(string(e.Code), "_", "-"))
-	if f := e.Finding; f != nil && f.Link != "" && s.PublicURL != "" {
-		page = ". " + s.PublicURL + "/docs/" + strings.TrimPrefix(f.Link, "/")
+	name := pages[e.Code]
+	if f := e.Finding; f != nil && f.Link != "" {
+		name = f.Link
 	}
+	page := s.page(name)
 	text := plain(e.Message)
 	if e.Remedy != "" {
 		text += ". " + plain(e.Remedy)

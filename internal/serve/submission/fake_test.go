@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,6 @@ type fakeAccess struct {
 	logins  []string // user names that were tried
 	revoked bool
 	caller  mailgrant.Caller
-	wait    chan struct{} // when set, a login waits for it
 }
 
 func newFakeAccess() *fakeAccess {
@@ -43,6 +43,8 @@ func (f *fakeAccess) Login(ctx context.Context, user, key, door, source string) 
 	case key == "mg_slow":
 		<-ctx.Done()
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unavailable, ctx.Err(), "the key could not be checked").Fix("try again")
+	case key == "mg_down":
+		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unavailable, nil, "the key could not be checked").Fix("try again")
 	case key == "mg_panic":
 		panic("a mistake of ours")
 	case key == "mg_often":
@@ -66,6 +68,18 @@ func (f *fakeAccess) Confirm(_ context.Context, c mailgrant.Caller) (mailgrant.C
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unauthorized, nil, "the key mg_good was revoked").Fix("issue another")
 	}
 	return c, nil
+}
+
+func (f *fakeAccess) revoke() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revoked = true
+}
+
+func (f *fakeAccess) tried() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.logins)
 }
 
 // fakeOutbox keeps what it accepts.
@@ -110,6 +124,9 @@ func (d *fakeDraft) Discard() {
 }
 
 func (o *fakeOutbox) CheckSender(_ context.Context, c mailgrant.Caller, from string, class mailgrant.Class) error {
+	if strings.HasPrefix(from, "busy@") {
+		return mailgrant.Errorf(mailgrant.Unavailable, nil, "the store does not answer").Fix("try again")
+	}
 	if strings.HasSuffix(strings.ToLower(from), "@evil.example") {
 		return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send as %s", c.App.Name, from).
 			Fix("send as *@example.com, or allow it: mailgrant app update app --sender %s", from)
@@ -160,5 +177,12 @@ func (o *fakeOutbox) Accept(ctx context.Context, c mailgrant.Caller, e submissio
 func (o *fakeOutbox) messages() []message {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return append([]message(nil), o.accepted...)
+	return slices.Clone(o.accepted)
+}
+
+// left is how many drafts were neither accepted nor discarded.
+func (o *fakeOutbox) left() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.drafts
 }

@@ -15,16 +15,19 @@ func (s *session) mail(arg []byte) error {
 	if refuse := s.notReady(); refuse != "" {
 		return s.wrong(refuse)
 	}
-	s.spoiled = false
 	if s.open {
 		return s.wrong("503 5.5.1 there is an envelope already, RSET it first\r\n")
 	}
+	s.spoiled, s.rcpts = true, 0 // until it is accepted
 	path, params, ok := pathOf(arg, "FROM:")
 	if !ok {
 		return s.wrong("501 5.5.4 write it like MAIL FROM:<name@example.com>\r\n")
 	}
 	var env Envelope
-	if line := s.mailParams(params, &env); line != "" {
+	line, err := s.mailParams(params, &env)
+	if err != nil {
+		return s.spoil(err)
+	} else if line != "" {
 		return s.wrong(line)
 	}
 	from, fault := sender(path, env.UTF8)
@@ -54,15 +57,14 @@ func (s *session) begin(from string, env Envelope) error {
 	if err := s.srv.Outbox.CheckSender(ctx, c, from, env.Class); err != nil {
 		return s.spoil(err)
 	}
-	s.env, s.open = env, true
+	s.env, s.open, s.spoiled = env, true, false
 	s.say("250 2.1.0 ok\r\n")
 	return nil
 }
 
-// spoil refuses a sender.
+// spoil refuses an envelope that is no mistake in the protocol.
 func (s *session) spoil(err error) error {
 	s.answer(err)
-	s.spoiled = true
 	return s.idle("")
 }
 
@@ -79,8 +81,9 @@ func (s *session) notReady() string {
 	return ""
 }
 
-// mailParams reads the parameters of MAIL.
-func (s *session) mailParams(params []byte, env *Envelope) (fault string) {
+// mailParams reads the parameters of MAIL: fault is a mistake in them, err a
+// refusal of what they announce.
+func (s *session) mailParams(params []byte, env *Envelope) (fault string, err error) {
 	seen := 0
 	for len(params) > 0 {
 		var p []byte
@@ -95,40 +98,38 @@ func (s *session) mailParams(params []byte, env *Envelope) (fault string) {
 			bit = 1
 			n, err := strconv.ParseUint(value, 10, 63)
 			if err != nil || strings.HasPrefix(value, "+") {
-				return "501 5.5.4 SIZE is a number of bytes\r\n"
+				return "501 5.5.4 SIZE is a number of bytes\r\n", nil
 			}
 			if int64(n) > s.srv.Limits.Message {
-				return s.srv.line(s.tooLarge())
+				return "", s.tooLarge()
 			}
 		case "BODY":
 			bit = 2
 			switch strings.ToUpper(value) {
-			case "7BIT":
-			case "8BITMIME":
-				env.EightBit = true
+			case "7BIT", "8BITMIME": // heard; the outbox looks at the bytes themselves
 			default:
-				return "501 5.5.4 BODY is 7BIT or 8BITMIME\r\n"
+				return "501 5.5.4 BODY is 7BIT or 8BITMIME\r\n", nil
 			}
 		case "SMTPUTF8":
 			bit = 4
 			if value != "" || len(p) != len(name) {
-				return "501 5.5.4 SMTPUTF8 has no value\r\n"
+				return "501 5.5.4 SMTPUTF8 has no value\r\n", nil
 			}
 			env.UTF8 = true
 		case "AUTH": // RFC 4954 section 5: heard, and not believed
 			bit = 8
 			if value == "" {
-				return "501 5.5.4 AUTH= names a mailbox or <>\r\n"
+				return "501 5.5.4 AUTH= names a mailbox or <>\r\n", nil
 			}
 		default:
-			return "555 5.5.4 MAIL has no such parameter here\r\n"
+			return "555 5.5.4 MAIL has no such parameter here\r\n", nil
 		}
 		if seen&bit != 0 {
-			return "501 5.5.4 a parameter stands there twice\r\n"
+			return "501 5.5.4 a parameter stands there twice\r\n", nil
 		}
 		seen |= bit
 	}
-	return ""
+	return "", nil
 }
 
 // rcptFlood is how many RCPT commands, as a multiple of the recipients a message
@@ -179,7 +180,7 @@ func (s *session) rcpt(arg []byte) error {
 // noMail answers what needs an envelope.
 func (s *session) noMail() error {
 	if s.spoiled {
-		s.say("503 5.5.1 the sender was refused\r\n")
+		s.say("503 5.5.1 MAIL was refused\r\n")
 		return nil
 	}
 	return s.wrong("503 5.5.1 MAIL first\r\n")
@@ -205,7 +206,9 @@ func (s *session) data(arg []byte) error {
 		return s.wrong(refuse)
 	}
 	if !s.open {
-		return s.noMail()
+		err := s.noMail()
+		s.spoiled = false // DATA is the last of what can be pipelined
+		return err
 	}
 	s.inBody.Store(true)
 	defer s.inBody.Store(false)
@@ -216,7 +219,6 @@ func (s *session) data(arg []byte) error {
 	if broken != nil {
 		return broken
 	}
-	s.env.EightBit = s.env.EightBit || b.eightBit
 	s.hand(b, err)
 	s.reset()
 	return nil

@@ -40,7 +40,7 @@ type Access interface {
 }
 
 // An Envelope is what the door knows of a message besides its bytes. Its fields
-// are those of outbox.Envelope.
+// are among those of outbox.Envelope.
 type Envelope struct {
 	From           string
 	Recipients     []string
@@ -49,7 +49,7 @@ type Envelope struct {
 	Named          mailgrant.ID
 	IdempotencyKey string
 	SendAt         time.Time
-	EightBit, UTF8 bool
+	UTF8           bool // SMTPUTF8 was announced
 	Trace          mailgrant.ID
 }
 
@@ -199,7 +199,7 @@ func (s *Server) Serve(l net.Listener, security Security) error {
 		}
 		pause = 0
 		if !s.begin(nc, security) {
-			nc.Close()
+			s.turnAway(nc, security)
 		}
 	}
 }
@@ -245,6 +245,22 @@ func (s *Server) begin(nc net.Conn, security Security) bool {
 		ss.run()
 	})
 	return true
+}
+
+// turnAway says why, where it can be said without a handshake. The line fits
+// into the empty buffer of a new connection, so that nobody is kept waiting.
+func (s *Server) turnAway(nc net.Conn, security Security) {
+	defer nc.Close()
+	if s.closing.Load() {
+		return
+	}
+	if h := s.Hooks.Refused; h != nil {
+		h(mailgrant.Limited)
+	}
+	if security != ImplicitTLS {
+		nc.SetWriteDeadline(time.Now().Add(time.Second))
+		io.WriteString(nc, "421 4.7.0 too many connections, try again in a moment\r\n")
+	}
 }
 
 // known takes a session off the count of strangers once it has logged in.

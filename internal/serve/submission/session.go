@@ -43,7 +43,7 @@ type session struct {
 	caller   mailgrant.Caller
 
 	open    bool // MAIL was accepted
-	spoiled bool // MAIL was refused; what was pipelined behind it is no mistake
+	spoiled bool // MAIL was refused; what is pipelined behind it, up to DATA, is no mistake
 	env     Envelope
 	seen    map[string]struct{} // recipients there are
 	rcpts   int                 // RCPT commands of this envelope
@@ -119,7 +119,7 @@ func (s *session) lastWords(err error) {
 	case errors.Is(err, errEnd):
 	case errors.Is(err, errBare):
 		s.refused(mailgrant.Invalid)
-		s.say("554 5.5.2 a bare CR or LF: lines end in CRLF. Correct the program that wrote this" + s.page("bare-line-end") + "\r\n")
+		s.say("554 5.5.2 a bare CR or LF: lines end in CRLF. Correct the program that wrote this" + s.srv.page("errors/message-invalid") + "\r\n")
 	case errors.Is(err, errLong):
 		s.refused(mailgrant.TooLarge)
 		s.say("500 5.5.6 the line is too long\r\n")
@@ -254,7 +254,7 @@ func (s *session) do(line []byte) error {
 		return errEnd
 	case "VRFY":
 		return s.idle("252 2.1.5 send some mail, and it will be tried\r\n")
-	case "EXPN", "HELP", "TURN", "ETRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "PROXY", "LHLO":
+	case "EXPN", "HELP", "TURN", "ETRN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD", "PROXY", "DEBUG", "LHLO":
 		return s.wrong("502 5.5.1 this door has no such command\r\n")
 	case "BDAT":
 		// The chunk follows whatever we say, and must not be read as commands.
