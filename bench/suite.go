@@ -47,8 +47,9 @@ type Submit struct {
 	URL     string   `json:"url"`
 	Body    string   `json:"body"`
 	Headers []string `json:"headers"`
-	PerConn int      `json:"per_conn"` // messages per connection, for a product that cannot take several
-	LargeMB int      `json:"large_mb"` // size of the large scenario, for a product with a lower cap
+	Large   string   `json:"large_body"` // of the large scenario; empty: the same body
+	PerConn int      `json:"per_conn"`   // messages per connection, for a product that cannot take several
+	LargeMB int      `json:"large_mb"`   // size of the large scenario, for a product with a lower cap
 }
 
 type suite struct {
@@ -352,6 +353,9 @@ func (s *suite) load(t *Target, name string) (*SMTPLoad, *RESTLoad) {
 	from := u.From
 	if from == "" {
 		from = "app@rig.example.com"
+	}
+	if name == "large" && u.Large != "" {
+		u.Body = u.Large
 	}
 	if u.Kind == "rest" {
 		return nil, &RESTLoad{Method: "POST", URL: u.URL, Body: u.Body, CT: "application/json", Headers: u.Headers, From: from,
