@@ -89,6 +89,7 @@ type fakeOutbox struct {
 	drafts   int // made and neither accepted nor discarded
 	discards int
 	hold     chan struct{} // when set, Accept waits for it
+	refuse   error         // when set, what Accept says
 }
 
 type message struct {
@@ -151,6 +152,9 @@ func (o *fakeOutbox) Accept(ctx context.Context, c mailgrant.Caller, e submissio
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.refuse != nil {
+		return mailgrant.Submission{}, o.refuse
+	}
 	f := d.(*fakeDraft)
 	body := f.buf.String()
 	for mark, code := range map[string]mailgrant.Code{
