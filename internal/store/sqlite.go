@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,20 +21,32 @@ import (
 )
 
 // sqliteEngine has one writer, which turns the writes that wait for it into one
-// transaction, and several readers.
+// transaction, and several readers. What is committed is handed to the syncer,
+// and answered once it is on the disk; the next transaction runs meanwhile.
+//
+//	ops ──writer: BEGIN … COMMIT──▶ committed ──syncer: fdatasync of the log──▶ answers
+//	        └──every walSoft──▶ checkpointer: from the log into the database
 type sqliteEngine struct {
 	path  string
 	log   *slog.Logger
 	lock  *os.File
 	write *sql.DB
 	read  *sql.DB
+	side  *sql.DB              // the checkpointer's
 	stmts map[string]*sql.Stmt // of the writer's connection
 	conn  *sql.Conn
 	since int // bytes written since the last checkpoint, roughly
 
-	ops  chan *op
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	ops       chan *op
+	committed chan []*op
+	soft      chan struct{} // it is time for a checkpoint
+	long      atomic.Int64  // bytes in the log, when it has become long: start it from its beginning
+	broken    atomic.Bool   // a sync of the log failed
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
+
+	walMu sync.Mutex
+	wal   *os.File // the log, for its sync; nil: to be opened
 
 	readMu    sync.RWMutex
 	readStmts map[string]*sql.Stmt
@@ -49,11 +62,16 @@ const (
 	// accept answers within ten seconds. RE-06.
 	busyWait = 4 * time.Second
 
-	// walSoft is how much is written between two checkpoints: after one that no
-	// reader is in the way of, the log starts again from its beginning and its
-	// file does not grow. walHard is when readers are waited for.
+	// walSoft is how much is written between two checkpoints. They run beside the
+	// writes, so the log grows until, at walHard, the writer stops for what the
+	// last checkpoint has left and starts the log from its beginning. walMax is
+	// when it waits for readers to do so.
 	walSoft = 16 << 20
-	walHard = 256 << 20
+	walHard = 64 << 20
+	walMax  = 512 << 20
+
+	// walFrame is a page in the log.
+	walFrame = 4096 + 24
 
 	// stmtPages is what a statement writes into the log besides its arguments:
 	// the pages of its table and indexes.
@@ -64,7 +82,7 @@ func sqliteDSN(path string, extra ...string) string {
 	q := url.Values{}
 	for _, p := range append([]string{
 		"busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)",
+		"journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "temp_store(MEMORY)",
 	}, extra...) {
 		q.Add("_pragma", p)
 	}
@@ -79,14 +97,17 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), readStmts: map[string]*sql.Stmt{}}
+	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), committed: make(chan []*op, 16), soft: make(chan struct{}, 1),
+		readStmts: map[string]*sql.Stmt{}}
 	if err := e.open(ctx); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.Background())
 	e.stop = stop
-	e.wg.Go(func() { e.writer(run) })
+	e.wg.Go(func() { e.writer(run); close(e.committed) })
+	e.wg.Go(e.syncer)
+	e.wg.Go(func() { e.checkpointer(run) })
 	return e, nil
 }
 
@@ -118,6 +139,10 @@ func (e *sqliteEngine) open(ctx context.Context) error {
 	}
 	e.read.SetMaxOpenConns(4)
 	e.read.SetMaxIdleConns(4)
+	if e.side, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-200)")); err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	e.side.SetMaxOpenConns(1)
 	return nil
 }
 
@@ -134,6 +159,7 @@ func (e *sqliteEngine) connect(ctx context.Context) error {
 		return sqliteError(err)
 	}
 	e.conn, e.stmts = conn, map[string]*sql.Stmt{}
+	e.forgetLog() // it may be another file now
 	return nil
 }
 
@@ -149,7 +175,8 @@ func (e *sqliteEngine) close() error {
 	for _, s := range e.stmts { // else the connection stays, and the log is not moved into the database
 		s.Close()
 	}
-	err := e.read.Close()
+	e.forgetLog()
+	err := errors.Join(e.read.Close(), e.side.Close())
 	if e.conn != nil {
 		e.conn.Close()
 	}
@@ -250,11 +277,11 @@ func unavailable(err error) error {
 // writer joins what waits into one transaction: one sync answers many clients.
 // There is no timer: whoever is alone is served at once.
 func (e *sqliteEngine) writer(ctx context.Context) {
-	var group []*op
 	for {
+		var group []*op // the syncer keeps it
 		select {
 		case o := <-e.ops:
-			group = append(group[:0], o)
+			group = append(group, o)
 		case <-ctx.Done():
 			for { // those who came before the stop
 				select {
@@ -282,7 +309,13 @@ func (e *sqliteEngine) writer(ctx context.Context) {
 		e.run(context.Background(), group)
 		if e.since >= walSoft {
 			e.since = 0
-			e.checkpoint(ctx)
+			select {
+			case e.soft <- struct{}{}:
+			default: // one is being made
+			}
+		}
+		if n := e.long.Swap(0); n > 0 {
+			e.restartLog(ctx, n)
 		}
 	}
 }
@@ -302,13 +335,112 @@ func (e *sqliteEngine) run(ctx context.Context, group []*op) {
 		err = e.transaction(ctx, live, true)
 	}
 	err = sqliteError(err)
+	done := live[:0]
 	for _, o := range live {
-		if err == nil && o.err != nil {
+		switch {
+		case err != nil:
+			o.finish(err)
+		case o.err != nil:
 			o.finish(sqliteError(o.err))
-			continue
+		default:
+			done = append(done, o)
 		}
-		o.finish(err)
 	}
+	if len(done) > 0 {
+		e.committed <- done
+	}
+}
+
+// syncer answers for what is committed, once it is on the disk. One sync answers
+// for all transactions that ended before it began.
+func (e *sqliteEngine) syncer() {
+	for group := range e.committed {
+		batches := [][]*op{group}
+	more:
+		for {
+			select {
+			case next, ok := <-e.committed:
+				if !ok {
+					break more
+				}
+				batches = append(batches, next)
+			default:
+				break more
+			}
+		}
+		err := e.syncLog()
+		if err != nil {
+			e.broken.Store(true)
+			e.log.Error("the log of the database could not be synced", "err", err)
+			err = sqliteError(fmt.Errorf("sync the log: %w", err))
+		}
+		for _, group := range batches {
+			for _, o := range group {
+				o.finish(err)
+			}
+		}
+	}
+}
+
+// syncLog forces the log to the disk. The database needs it only before its
+// pages move, and sees to that itself (synchronous=NORMAL).
+func (e *sqliteEngine) syncLog() error {
+	e.walMu.Lock()
+	defer e.walMu.Unlock()
+	if e.wal == nil {
+		f, err := os.OpenFile(e.path+"-wal", os.O_RDWR, 0)
+		if err != nil {
+			return logError{err}
+		}
+		e.wal = f
+	}
+	if err := unix.Fdatasync(int(e.wal.Fd())); err != nil {
+		return logError{err}
+	}
+	return nil
+}
+
+// logError is a failure of the log outside of SQLite.
+type logError struct{ err error }
+
+func (e logError) Error() string { return e.err.Error() }
+func (e logError) Unwrap() error { return e.err }
+
+// forgetLog closes the log. Nobody holds a lock by that file, so closing it takes
+// none away.
+func (e *sqliteEngine) forgetLog() {
+	e.walMu.Lock()
+	defer e.walMu.Unlock()
+	if e.wal != nil {
+		e.wal.Close()
+		e.wal = nil
+	}
+}
+
+// mend makes the file whole after a sync of the log that failed: what the system's
+// cache has of the log may never reach the disk, and what is written behind it
+// would be lost with it. So all of it goes into the database, by another path,
+// and the log begins anew. RE-04.
+func (e *sqliteEngine) mend(ctx context.Context) error {
+	if err := e.reconnect(ctx); err != nil {
+		return err
+	}
+	var busy, logged, moved int
+	if err := e.conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &logged, &moved); err != nil {
+		return err
+	}
+	if busy != 0 {
+		return unavailable(errors.New("readers keep the log from being mended"))
+	}
+	e.broken.Store(false)
+	return nil
+}
+
+func (e *sqliteEngine) reconnect(ctx context.Context) error {
+	if e.conn != nil {
+		e.drop()
+	}
+	return e.connect(ctx)
 }
 
 // ofOne says whether a failure may be one op's own. A lock or a file that fails
@@ -327,6 +459,11 @@ func ofOne(err error) bool {
 func (e *sqliteEngine) transaction(ctx context.Context, group []*op, apart bool) error {
 	if e.conn == nil {
 		if err := e.connect(ctx); err != nil {
+			return err
+		}
+	}
+	if e.broken.Load() {
+		if err := e.mend(ctx); err != nil {
 			return err
 		}
 	}
@@ -363,6 +500,11 @@ func (e *sqliteEngine) distrust(err error) {
 		return
 	}
 	e.log.Error("the database file failed; opening it anew", "err", err)
+	e.drop()
+}
+
+// drop lets go of the writer's connection.
+func (e *sqliteEngine) drop() {
 	for _, s := range e.stmts {
 		s.Close()
 	}
@@ -440,19 +582,41 @@ func (w sqliteTx) query(ctx context.Context, q string, args ...any) (rows, error
 	return sqlRows{r}, nil
 }
 
-// checkpoint moves the log into the database beside the readers, and at walHard
-// waits for them.
-func (e *sqliteEngine) checkpoint(ctx context.Context) {
+// checkpointer moves the log into the database beside readers and writer.
+func (e *sqliteEngine) checkpointer(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.soft:
+		}
+		var busy, logged, moved int
+		if err := e.side.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &logged, &moved); err != nil && ctx.Err() == nil {
+			e.log.Warn("checkpoint", "err", err)
+		}
+		if n := int64(logged) * walFrame; n > walHard {
+			e.long.Store(n)
+		}
+	}
+}
+
+// restartLog moves what the last checkpoint has left, and starts the log from its
+// beginning: its file is written over and does not grow. Readers are waited for
+// only when it has become far too long.
+func (e *sqliteEngine) restartLog(ctx context.Context, size int64) {
 	if e.conn == nil {
 		return
 	}
-	mode := "PASSIVE"
-	if fi, err := os.Stat(e.path + "-wal"); err == nil && fi.Size() > walHard {
-		mode = "TRUNCATE"
+	if size < walMax {
+		e.pragma(ctx, "PRAGMA busy_timeout = 20")
+		defer e.pragma(ctx, "PRAGMA busy_timeout = "+fmt.Sprint(busyWait.Milliseconds()))
 	}
-	var busy, logged, moved int
-	if err := e.conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &logged, &moved); err != nil && ctx.Err() == nil {
-		e.log.Warn("checkpoint", "err", err)
+	e.pragma(ctx, "PRAGMA wal_checkpoint(RESTART)")
+}
+
+func (e *sqliteEngine) pragma(ctx context.Context, text string) {
+	if _, err := e.conn.ExecContext(ctx, text); err != nil && ctx.Err() == nil {
+		e.log.Warn("checkpoint", "statement", text, "err", err)
 	}
 }
 
@@ -474,6 +638,10 @@ func sqliteError(err error) error {
 		return err
 	}
 	code := sqliteCode(err)
+	var outside logError
+	if errors.As(err, &outside) {
+		code = sqlite3.SQLITE_IOERR
+	}
 	switch code & 0xff {
 	case sqlite3.SQLITE_FULL:
 		return noSpace(err)
