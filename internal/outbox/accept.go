@@ -168,7 +168,7 @@ func cut(s string, n int) string {
 func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Header, sub mailgrant.Submission, m mailgrant.Mailbox) (mailgrant.Submission, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptWithin)
 	defer cancel()
-	if err := d.flush(); err != nil {
+	if err := d.settle(); err != nil {
 		return sub, err
 	}
 	a, leaving, err := o.acceptance(e, d, h, &sub)

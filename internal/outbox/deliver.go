@@ -161,7 +161,7 @@ func (l *lane) handover(ctx context.Context, it item, w provider.Way) (*provider
 		block = first.left
 		whole := first.left
 		h.Open = func() (io.ReadCloser, error) {
-			return &chunkReader{o: l.o, ctx: ctx, sub: sub, n: 1, left: whole}, nil
+			return first.after(whole), nil
 		}
 	}
 	if w.Settings.GraphURL != "" || w.Settings.GmailURL != "" { // those read the recipients from the header

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/vault"
@@ -34,7 +36,15 @@ type Draft struct {
 	sum      hash.Hash // of a large message; a small one is hashed when asked for
 	err      error
 	done     bool
+
+	writes sync.WaitGroup // chunks on their way to the store
+	places chan struct{}  // bounds them
+	failed atomic.Pointer[error]
 }
+
+// chunksAhead is how many chunks of one message may be on their way to the store
+// while the next one comes in.
+const chunksAhead = 4
 
 var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, 16<<10)) }}
 
@@ -98,7 +108,33 @@ func (d *Draft) flush() error {
 	}
 	d.rest = d.rest[:0]
 	d.o.Steps("accept.chunk")
-	return d.o.Store.PutChunk(d.ctx, d.org, d.id, d.n, sealed)
+	if d.places == nil {
+		d.places = make(chan struct{}, chunksAhead)
+	}
+	d.places <- struct{}{}
+	n := d.n
+	d.writes.Go(func() {
+		defer func() { <-d.places }()
+		if err := d.o.Store.PutChunk(d.ctx, d.org, d.id, n, sealed); err != nil {
+			d.failed.CompareAndSwap(nil, &err)
+		}
+	})
+	return d.failure()
+}
+
+// failure is the first that a chunk met.
+func (d *Draft) failure() error {
+	if err := d.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// settle sends what is left, and returns when all chunks are durable.
+func (d *Draft) settle() error {
+	err := d.flush()
+	d.writes.Wait()
+	return errors.Join(err, d.failure())
 }
 
 func bodyPlace(org, id mailgrant.ID, n int64) vault.Place {
@@ -123,6 +159,7 @@ func (d *Draft) Discard() {
 		return
 	}
 	d.done = true
+	d.writes.Wait()
 	d.release()
 	if d.n > 0 {
 		if err := d.o.Store.DropChunks(context.WithoutCancel(d.ctx), d.org, d.id); err != nil {
@@ -166,47 +203,78 @@ func headerBlock(b []byte) []byte {
 	return b
 }
 
-// chunkReader reads a body chunk by chunk.
+// chunkReader reads a body chunk by chunk, one ahead.
 type chunkReader struct {
-	o    *Outbox
-	ctx  context.Context
-	sub  mailgrant.Submission
-	n    int64
-	left []byte
-	end  bool
+	o     *Outbox
+	ctx   context.Context
+	sub   mailgrant.Submission
+	n     int64 // of the next chunk
+	read  int64 // bytes of the chunks before it
+	left  []byte
+	ahead chan chunk
+}
+
+type chunk struct {
+	bytes []byte
+	err   error
 }
 
 func (o *Outbox) chunks(ctx context.Context, sub mailgrant.Submission) *chunkReader {
 	return &chunkReader{o: o, ctx: ctx, sub: sub}
 }
 
-// fill reads the next chunk. The first must be there.
-func (r *chunkReader) fill() error {
-	sealed, err := r.o.Store.Chunk(r.ctx, r.sub.Org, r.sub.ID, r.n)
-	if mailgrant.AsError(err) != nil && mailgrant.AsError(err).Code == mailgrant.NotFound && r.n > 0 {
-		r.end = true
-		return nil
-	}
+// after is a reader that goes on behind the first chunk.
+func (r *chunkReader) after(first []byte) *chunkReader {
+	return &chunkReader{o: r.o, ctx: r.ctx, sub: r.sub, n: 1, read: int64(len(first)), left: first}
+}
+
+func (r *chunkReader) fetch(n int64) (c chunk) {
+	sealed, err := r.o.Store.Chunk(r.ctx, r.sub.Org, r.sub.ID, n)
 	if err != nil {
-		return err
+		return chunk{err: err}
 	}
-	if r.left, err = r.o.Vault.Open(bodyPlace(r.sub.Org, r.sub.ID, r.n), sealed); err != nil {
-		return err
+	c.bytes, c.err = r.o.Vault.Open(bodyPlace(r.sub.Org, r.sub.ID, n), sealed)
+	return c
+}
+
+// fill reads the next chunk.
+func (r *chunkReader) fill() error {
+	var c chunk
+	if r.ahead != nil {
+		c, r.ahead = <-r.ahead, nil
+	} else {
+		c = r.fetch(r.n)
 	}
+	if c.err != nil {
+		return c.err
+	}
+	r.left = c.bytes
 	r.n++
+	r.read += int64(len(c.bytes))
 	return nil
+}
+
+// look begins to read the chunk after this one.
+func (r *chunkReader) look() {
+	if r.ahead != nil || r.read >= r.sub.Size {
+		return
+	}
+	ahead, n := make(chan chunk, 1), r.n
+	r.ahead = ahead
+	go func() { ahead <- r.fetch(n) }()
 }
 
 // Read implements io.Reader.
 func (r *chunkReader) Read(p []byte) (int, error) {
 	for len(r.left) == 0 {
-		if r.end {
+		if r.read >= r.sub.Size {
 			return 0, io.EOF
 		}
 		if err := r.fill(); err != nil {
 			return 0, err
 		}
 	}
+	r.look()
 	n := copy(p, r.left)
 	r.left = r.left[n:]
 	return n, nil

@@ -117,13 +117,23 @@ func lockFile(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the database: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, mailgrant.Errorf(mailgrant.Conflict, err, "another mailgrant uses this database").
-			Fix("stop it first, or give this one a data directory of its own (--dir)")
+	// A program that this process starts holds our lock between its fork and its
+	// exec, and one that has just ended gives it up a moment later.
+	for range lockTries {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return f, nil
+		}
+		unix.Nanosleep(&unix.Timespec{Nsec: int64(lockPause)}, nil)
 	}
-	return f, nil
+	f.Close()
+	return nil, mailgrant.Errorf(mailgrant.Conflict, err, "another mailgrant uses this database").
+		Fix("stop it first, or give this one a data directory of its own (--dir)")
 }
+
+const (
+	lockTries = 40
+	lockPause = 5 * time.Millisecond
+)
 
 func (e *sqliteEngine) open(ctx context.Context) error {
 	var err error
