@@ -10,7 +10,7 @@ import (
 )
 
 // mayAuth says whether an AUTH command would be heard now.
-func (s *session) mayAuth() bool { return s.extended && s.maySecret() && !s.loggedIn && !s.open }
+func (s *session) mayAuth() bool { return s.extended && s.maySecret() && !s.loggedIn }
 
 // errCancel is a client's "*" in the middle of AUTH.
 var errCancel = errors.New("submission: AUTH cancelled")
@@ -23,10 +23,8 @@ func (s *session) auth(arg []byte) error {
 	switch {
 	case !s.maySecret():
 		return s.wrong("538 5.7.11 a key shown in clear text is lost: use TLS first, and revoke the key if it was sent\r\n")
-	case s.loggedIn:
+	case s.loggedIn: // and so in an envelope too
 		return s.wrong("503 5.5.1 logged in already\r\n")
-	case s.open:
-		return s.wrong("503 5.5.1 AUTH comes before MAIL\r\n")
 	case !s.extended:
 		return s.wrong("503 5.5.1 EHLO first\r\n")
 	}

@@ -22,6 +22,7 @@ type fakeAccess struct {
 	mu      sync.Mutex
 	logins  []string // user names that were tried
 	revoked bool
+	confirm error // when set, what Confirm says
 	caller  mailgrant.Caller
 }
 
@@ -64,6 +65,9 @@ func (f *fakeAccess) Login(ctx context.Context, user, key, door, source string) 
 func (f *fakeAccess) Confirm(_ context.Context, c mailgrant.Caller) (mailgrant.Caller, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.confirm != nil {
+		return mailgrant.Caller{}, f.confirm
+	}
 	if f.revoked {
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unauthorized, nil, "the key mg_good was revoked").Fix("issue another")
 	}
@@ -125,6 +129,9 @@ func (d *fakeDraft) Discard() {
 }
 
 func (o *fakeOutbox) CheckSender(_ context.Context, c mailgrant.Caller, from string, class mailgrant.Class) error {
+	if strings.HasPrefix(from, "slow@") {
+		<-o.hold
+	}
 	if strings.HasPrefix(from, "busy@") {
 		return mailgrant.Errorf(mailgrant.Unavailable, nil, "the store does not answer").Fix("try again")
 	}

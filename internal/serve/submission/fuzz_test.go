@@ -9,6 +9,33 @@ import (
 	"unicode/utf8"
 )
 
+func TestPaths(t *testing.T) {
+	label := strings.Repeat("x", 63)
+	for path, want := range map[string]pathFault{
+		"a@b": pathGood, "a.b+c@example.com": pathGood, "!#$&'*+-/=?^_`{|}~@example.com": pathRoute, "#$&'*+-/=?^_`{|}~@example.com": pathGood,
+		`"a b"@example.com`: pathGood, `"a\"b"@example.com`: pathGood, `"a@b"@example.com`: pathGood, "a@xn--mnchen-3ya.example": pathGood,
+		"a@münchen.example": pathUTF8, "é@example.com": pathUTF8, "a@1.example": pathGood, "a@1a": pathGood, "a@1": pathGood,
+		"": pathBad, "a": pathBad, "a@": pathBad, "a b@example.com": pathBad, ".a@example.com": pathBad, "a.@example.com": pathBad, "a..b@example.com": pathBad,
+		`"@example.com`: pathBad, `""@example.com`: pathBad, `"a"b"@example.com`: pathBad, `"a\"@example.com`: pathBad, `a"b"@example.com`: pathBad, "\"a\t\"@example.com": pathBad,
+		"a@-b.example": pathBad, "a@b-.example": pathBad, "a@b..example": pathBad, "a@.example": pathBad, "a@b.example.": pathBad, "a@b_c.example": pathBad,
+		"a@" + label + ".example": pathGood, "a@x" + label + ".example": pathBad, "a@ab--c.example": pathBad, "a@xn--0.example": pathBad, "a@127.0.0.1": pathBad,
+		strings.Repeat("x", 64) + "@example.com": pathGood, strings.Repeat("x", 65) + "@example.com": pathBad,
+		"a@" + strings.Repeat(label+".", 3) + label: pathBad, "a@" + strings.Repeat(label+".", 3) + label[:60]: pathGood,
+		"@example.com": pathRoute, "@r:a@example.com": pathRoute, "a%b@example.com": pathRoute, "b!a@example.com": pathRoute, "a@[192.0.2.1]": pathRoute,
+		"\xff@example.com": pathBad, "a@b\u202e.example": pathUTF8,
+	} {
+		if got := mailbox([]byte(path), false); got != want {
+			t.Errorf("%q: got %d, want %d", path, got, want)
+		}
+	}
+	for path, want := range map[string]pathFault{"é@münchen.example": pathGood, `"é ü"@example.com`: pathGood, "a\u202eb@example.com": pathBad, "a@b\u202e.example": pathBad,
+		"a\u00a0b@example.com": pathBad, "a\u0085@example.com": pathBad} {
+		if got := mailbox([]byte(path), true); got != want {
+			t.Errorf("%q: got %d, want %d", path, got, want)
+		}
+	}
+}
+
 // FuzzPath: what is taken for an address is one, and carries nothing else.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"FROM:<a@example.com>", "FROM: <a@example.com> SIZE=1", "FROM:<>", `FROM:<"a b"@example.com>`, `FROM:<"a>b\"c"@example.com> X`,

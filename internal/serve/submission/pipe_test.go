@@ -15,19 +15,22 @@ import (
 // bubble of synctest passes by itself.
 type pipes struct {
 	conns  chan net.Conn
+	fails  chan error
 	closed chan struct{}
 	once   sync.Once
 	addr   net.Addr
 }
 
 func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{}), addr: tcp("127.0.0.1")}
+	return &pipes{conns: make(chan net.Conn), fails: make(chan error), closed: make(chan struct{}), addr: tcp("127.0.0.1")}
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
 	case nc := <-p.conns:
 		return nc, nil
+	case err := <-p.fails:
+		return nil, err
 	case <-p.closed:
 		return nil, net.ErrClosed
 	}

@@ -157,6 +157,34 @@ func TestPipelinedAnswersLeaveTogether(t *testing.T) {
 	})
 }
 
+// More commands than a buffer holds are answered one by one, wherever the end of
+// a buffer cuts them, and behind a message too.
+func TestLongPipelines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		c := r.pipes(submission.Insecure).dial(t, "127.0.0.1")
+		c.begin(t)
+		var said, want strings.Builder
+		said.WriteString("Hi\r\n.\r\n")
+		want.WriteString("250 2.0.0 accepted as msg_00000000000000000000000000\r\n")
+		for i := range 20 {
+			said.WriteString("MAIL FROM:<a@example.com>\r\n")
+			want.WriteString("250 2.1.0 ok\r\n")
+			for j := range 20 + i {
+				fmt.Fprintf(&said, "RCPT TO:<recipient%d@example.org>\r\n", j)
+				want.WriteString("250 2.1.5 ok\r\n")
+			}
+			said.WriteString("RSET\r\n")
+			want.WriteString("250 2.0.0 ok\r\n")
+		}
+		said.WriteString("QUIT\r\n")
+		want.WriteString("221 2.0.0 bye\r\n")
+		if got := c.rest(said.String()); got != want.String() {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
 // hears wants exactly that in one write.
 func (c *client) hears(t *testing.T, want string) {
 	t.Helper()

@@ -319,6 +319,48 @@ func TestSM07_WrongKeys(t *testing.T) {
 	})
 }
 
+// A key that cannot be confirmed now is not taken away.
+func TestConfirmUnavailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		c := r.pipes(submission.Insecure).dial(t, "127.0.0.1")
+		c.login(t)
+		set := func(err error) {
+			r.access.mu.Lock()
+			defer r.access.mu.Unlock()
+			r.access.confirm = err
+		}
+		set(mailgrant.Errorf(mailgrant.Unavailable, nil, "the store does not answer").Fix("try again"))
+		c.says(t, "MAIL FROM:<a@example.com>", "451 4.3.0 the store does not answer. try again")
+		c.says(t, "RCPT TO:<b@example.org>", "503 5.5.1 MAIL was refused")
+		set(nil)
+		c.says(t, "MAIL FROM:<a@example.com>", "250 ")
+	})
+}
+
+// A listener that fails for want of descriptors is asked again; one that somebody
+// else closed ends the door, and says so.
+func TestAcceptFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		p := newPipes()
+		done := make(chan error, 1)
+		go func() { done <- r.Serve(p, submission.Insecure) }()
+		began := time.Now()
+		for range 5 {
+			p.fails <- errors.New("too many open files")
+		}
+		p.dial(t, "127.0.0.1").login(t)
+		if took := time.Since(began); took != (5+10+20+40+80)*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		p.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestStoreThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -394,6 +436,31 @@ func TestShutdown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message whose DATA was on its way already is let in too: the wake-up of
+// Shutdown does not cut its bytes.
+func TestShutdownBetweenCommands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.outbox.hold = make(chan struct{})
+		c := r.pipes(submission.Insecure).dial(t, "127.0.0.1")
+		c.login(t)
+		c.write(t, "MAIL FROM:<slow@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
+		synctest.Wait()
+		stopped := make(chan struct{})
+		go func() { r.stop(t); close(stopped) }()
+		synctest.Wait()
+		close(r.outbox.hold)
+		for _, want := range []string{"250 ", "250 ", "354 "} {
+			c.wants(t, want)
+		}
+		time.Sleep(time.Minute / 10)
+		if got := c.rest("Hi\r\n.\r\n"); !strings.HasPrefix(got, "250 ") || !strings.HasSuffix(got, closingAnswer) || len(r.outbox.messages()) != 1 {
+			t.Errorf("got %q", got)
+		}
+		<-stopped
+	})
 }
 
 // What is left when the patience of Shutdown ends is cut, and not accepted.
