@@ -3,9 +3,11 @@ package submission_test
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/smtp"
 	"os"
 	"path/filepath"
@@ -278,6 +280,40 @@ func TestPagesExist(t *testing.T) {
 		if _, err := os.Stat("../../../docs/" + page + ".md"); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// SE: no key is in the log, however a login goes wrong.
+func TestLogHasNoKeys(t *testing.T) {
+	var log bytes.Buffer
+	secrets := []string{"marked", "mg_"}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *submission.Config) {
+			c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		p := r.pipes(submission.Insecure)
+		for _, s := range []string{"AUTH PLAIN {\x00app\x00mg_bad_marked}", "AUTH LOGIN {app}\r\n{mg_bad_marked}", "AUTH PLAIN {marked\x00app\x00mg_bad_marked}",
+			"AUTH PLAIN {\x00app\x00mg_panic}", "AUTH PLAIN marked", "mg_bad_marked", "AUTH marked {marked}", "AUTH PLAIN\r\nmarked" + strings.Repeat("x", 1<<20)} {
+			c := p.dial(t, "127.0.0.1")
+			c.wants(t, "220 ")
+			c.says(t, "EHLO pc", "250 ")
+			s = regexp.MustCompile(`\{[^}]*\}`).ReplaceAllStringFunc(s, func(m string) string {
+				b := base64.StdEncoding.EncodeToString([]byte(m[1 : len(m)-1]))
+				secrets = append(secrets, b)
+				return b
+			})
+			if got := c.rest(s + "\r\nQUIT\r\n"); strings.Contains(got, "marked") {
+				t.Errorf("%.60q: answered %q", s, got)
+			}
+		}
+	})
+	for _, secret := range secrets {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("%s is in the log:\n%s", secret, log.String())
+		}
+	}
+	if !strings.Contains(log.String(), "login refused") || !strings.Contains(log.String(), "a session broke") {
+		t.Errorf("the log says nothing:\n%s", log.String())
 	}
 }
 

@@ -162,11 +162,8 @@ func TestPipelinedAnswersLeaveTogether(t *testing.T) {
 func TestLongPipelines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		c := r.pipes(submission.Insecure).dial(t, "127.0.0.1")
-		c.begin(t)
+		p := r.pipes(submission.Insecure)
 		var said, want strings.Builder
-		said.WriteString("Hi\r\n.\r\n")
-		want.WriteString("250 2.0.0 accepted as msg_00000000000000000000000000\r\n")
 		for i := range 20 {
 			said.WriteString("MAIL FROM:<a@example.com>\r\n")
 			want.WriteString("250 2.1.0 ok\r\n")
@@ -179,8 +176,16 @@ func TestLongPipelines(t *testing.T) {
 		}
 		said.WriteString("QUIT\r\n")
 		want.WriteString("221 2.0.0 bye\r\n")
+		c := p.dial(t, "127.0.0.1")
+		c.login(t)
 		if got := c.rest(said.String()); got != want.String() {
 			t.Errorf("got %q", got)
+		}
+		c = p.dial(t, "127.0.0.1")
+		c.begin(t)
+		const accepted = "250 2.0.0 accepted as msg_00000000000000000000000000\r\n"
+		if got := c.rest("Hi\r\n.\r\n" + said.String()); got != accepted+want.String() {
+			t.Errorf("behind a message: got %q", got)
 		}
 	})
 }
