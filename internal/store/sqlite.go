@@ -97,7 +97,7 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), committed: make(chan []*op, 16), soft: make(chan struct{}, 1),
+	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), committed: make(chan []*op), soft: make(chan struct{}, 1),
 		readStmts: map[string]*sql.Stmt{}}
 	if err := e.open(ctx); err != nil {
 		lock.Close()
