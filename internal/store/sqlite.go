@@ -43,10 +43,12 @@ type sqliteEngine struct {
 	long      atomic.Int64  // bytes in the log, when it has become long: start it from its beginning
 	broken    atomic.Bool   // a sync of the log failed
 	stop      context.CancelFunc
+	ended     chan struct{} // the writer takes nothing more
 	wg        sync.WaitGroup
 
 	walMu sync.Mutex
 	wal   *os.File // the log, for its sync; nil: to be opened
+	force func(log *os.File) error // fdatasync; tests let it fail
 
 	readMu    sync.RWMutex
 	readStmts map[string]*sql.Stmt
@@ -70,8 +72,12 @@ const (
 	walHard = 64 << 20
 	walMax  = 512 << 20
 
+	// pageSize is that of a new database: a body of 10 KB takes two pages, and a
+	// large one half as many reads and writes as with SQLite's own size.
+	pageSize = 8192
+
 	// walFrame is a page in the log.
-	walFrame = 4096 + 24
+	walFrame = pageSize + 24
 
 	// stmtPages is what a statement writes into the log besides its arguments:
 	// the pages of its table and indexes.
@@ -81,7 +87,7 @@ const (
 func sqliteDSN(path string, extra ...string) string {
 	q := url.Values{}
 	for _, p := range append([]string{
-		"busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
+		"page_size(" + fmt.Sprint(pageSize) + ")", "busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
 		"journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "temp_store(MEMORY)",
 	}, extra...) {
 		q.Add("_pragma", p)
@@ -98,7 +104,7 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 		return nil, err
 	}
 	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), committed: make(chan []*op), soft: make(chan struct{}, 1),
-		readStmts: map[string]*sql.Stmt{}}
+		ended: make(chan struct{}), readStmts: map[string]*sql.Stmt{}, force: func(log *os.File) error { return unix.Fdatasync(int(log.Fd())) }}
 	if err := e.open(ctx); err != nil {
 		lock.Close()
 		return nil, err
@@ -179,6 +185,7 @@ func (e *sqliteEngine) forUpdate() string { return "" }
 func (e *sqliteEngine) close() error {
 	e.stop()
 	e.wg.Wait()
+	refuse(e.ops)
 	for _, s := range e.readStmts {
 		s.Close()
 	}
@@ -263,6 +270,8 @@ func (e *sqliteEngine) submit(ctx context.Context, o *op) error {
 	case e.ops <- o:
 	case <-ctx.Done():
 		return unavailable(ctx.Err())
+	case <-e.ended:
+		return closed()
 	}
 	if o.after != nil {
 		return nil
@@ -293,14 +302,9 @@ func (e *sqliteEngine) writer(ctx context.Context) {
 		case o := <-e.ops:
 			group = append(group, o)
 		case <-ctx.Done():
-			for { // those who came before the stop
-				select {
-				case o := <-e.ops:
-					e.run(context.Background(), []*op{o})
-				default:
-					return
-				}
-			}
+			drain(e.ops, func(o *op) { e.run(context.Background(), []*op{o}) }) // those who came before the stop
+			close(e.ended)
+			return
 		}
 		size := group[0].bytes
 	more:
@@ -380,7 +384,6 @@ func (e *sqliteEngine) syncer() {
 		}
 		err := e.syncLog()
 		if err != nil {
-			e.broken.Store(true)
 			e.log.Error("the log of the database could not be synced", "err", err)
 			err = sqliteError(fmt.Errorf("sync the log: %w", err))
 		}
@@ -397,18 +400,32 @@ func (e *sqliteEngine) syncer() {
 func (e *sqliteEngine) syncLog() error {
 	e.walMu.Lock()
 	defer e.walMu.Unlock()
-	if e.wal == nil {
-		f, err := os.OpenFile(e.path+"-wal", os.O_RDWR, 0)
-		if err != nil {
-			return logError{err}
-		}
-		e.wal = f
+	if e.broken.Load() {
+		return logError{errBroken}
 	}
-	if err := unix.Fdatasync(int(e.wal.Fd())); err != nil {
+	err := e.syncWAL()
+	if err != nil {
+		e.broken.Store(true)
 		return logError{err}
 	}
 	return nil
 }
+
+func (e *sqliteEngine) syncWAL() error {
+	if e.wal == nil {
+		f, err := os.OpenFile(e.path+"-wal", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		e.wal = f
+	}
+	return e.force(e.wal)
+}
+
+// errBroken refuses what was committed behind a sync that failed, and before the
+// log was mended: the system tells of a failure once, and a sync that succeeds
+// afterwards says nothing of what lies before.
+var errBroken = errors.New("a sync before it failed")
 
 // logError is a failure of the log outside of SQLite.
 type logError struct{ err error }
