@@ -18,7 +18,7 @@ build: ## build bin/mailgrant, one static binary
 demo: ## run the demo: mailgrant with an imitated Microsoft 365
 	go run ./cmd/mailgrant demo
 
-test: test-deps lint unit short ## all tests; installs what they need (apt, npm)
+test: test-deps lint unit $(if $(CI),short) ## all tests; installs what they need (apt, npm); with CI set also a short run of the long ones
 
 test-deps: ## install what the tests run for real
 	@sh scripts/test-deps
