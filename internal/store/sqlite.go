@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,17 +38,16 @@ type sqliteEngine struct {
 	conn  *sql.Conn
 	since int // bytes written since the last checkpoint, roughly
 
-	ops       chan *op
+	intake
 	committed chan []*op
 	soft      chan struct{} // it is time for a checkpoint
 	long      atomic.Int64  // bytes in the log, when it has become long: start it from its beginning
 	broken    atomic.Bool   // a sync of the log failed
 	stop      context.CancelFunc
-	ended     chan struct{} // the writer takes nothing more
 	wg        sync.WaitGroup
 
 	walMu sync.Mutex
-	wal   *os.File // the log, for its sync; nil: to be opened
+	wal   *os.File                 // the log, for its sync; nil: to be opened
 	force func(log *os.File) error // fdatasync; tests let it fail
 
 	readMu    sync.RWMutex
@@ -103,15 +103,15 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{path: path, log: log, lock: lock, ops: make(chan *op, 4*groupOps), committed: make(chan []*op), soft: make(chan struct{}, 1),
-		ended: make(chan struct{}), readStmts: map[string]*sql.Stmt{}, force: func(log *os.File) error { return unix.Fdatasync(int(log.Fd())) }}
+	e := &sqliteEngine{path: path, log: log, lock: lock, intake: newIntake(), committed: make(chan []*op), soft: make(chan struct{}, 1),
+		readStmts: map[string]*sql.Stmt{}, force: func(log *os.File) error { return unix.Fdatasync(int(log.Fd())) }}
 	if err := e.open(ctx); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.Background())
 	e.stop = stop
-	e.wg.Go(func() { e.writer(run); close(e.committed) })
+	e.wg.Go(func() { e.writer(run); e.end(); close(e.committed) })
 	e.wg.Go(e.syncer)
 	e.wg.Go(func() { e.checkpointer(run) })
 	return e, nil
@@ -185,7 +185,6 @@ func (e *sqliteEngine) forUpdate() string { return "" }
 func (e *sqliteEngine) close() error {
 	e.stop()
 	e.wg.Wait()
-	refuse(e.ops)
 	for _, s := range e.readStmts {
 		s.Close()
 	}
@@ -265,28 +264,7 @@ type sqlRows struct{ *sql.Rows }
 
 func (r sqlRows) Close() { r.Rows.Close() }
 
-func (e *sqliteEngine) submit(ctx context.Context, o *op) error {
-	select {
-	case e.ops <- o:
-	case <-ctx.Done():
-		return unavailable(ctx.Err())
-	case <-e.ended:
-		return closed()
-	}
-	if o.after != nil {
-		return nil
-	}
-	select {
-	case <-o.done:
-		return o.err
-	case <-ctx.Done():
-		if o.giveUp() {
-			return unavailable(ctx.Err())
-		}
-		<-o.done // it is being written: only its own answer is true
-		return o.err
-	}
-}
+func (e *sqliteEngine) submit(ctx context.Context, o *op) error { return e.give(ctx, o) }
 
 func unavailable(err error) error {
 	return mailgrant.Errorf(mailgrant.Unavailable, err, "the database did not answer in time").
@@ -302,9 +280,14 @@ func (e *sqliteEngine) writer(ctx context.Context) {
 		case o := <-e.ops:
 			group = append(group, o)
 		case <-ctx.Done():
-			drain(e.ops, func(o *op) { e.run(context.Background(), []*op{o}) }) // those who came before the stop
-			close(e.ended)
-			return
+			for { // those who came before the stop
+				select {
+				case o := <-e.ops:
+					e.run(context.Background(), []*op{o})
+				default:
+					return
+				}
+			}
 		}
 		size := group[0].bytes
 	more:
@@ -590,11 +573,28 @@ func (w sqliteTx) exec(ctx context.Context, q string, args ...any) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	r, err := s.ExecContext(ctx, args...)
+	r, err := s.ExecContext(ctx, settled(args)...)
 	if err != nil {
 		return 0, err
 	}
 	return r.RowsAffected()
+}
+
+// A late argument gets its value when its statement runs.
+type late func() any
+
+// settled is args with the late ones known. They stay late in args: a statement
+// may run again.
+func settled(args []any) []any {
+	for i, a := range args {
+		f, ok := a.(late)
+		if !ok {
+			continue
+		}
+		args = slices.Clone(args)
+		args[i] = f()
+	}
+	return args
 }
 
 func (w sqliteTx) query(ctx context.Context, q string, args ...any) (rows, error) {
