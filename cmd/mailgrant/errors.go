@@ -143,6 +143,9 @@ func report(ctx context.Context, err error, w io.Writer, asJSON bool) int {
 	if e.Finding != nil && whoWords[e.Finding.Who] != "" {
 		fmt.Fprintf(w, "Who: %s\n", whoWords[e.Finding.Who])
 	}
+	if e.Finding != nil && e.Finding.Raw != "" {
+		fmt.Fprintf(w, "Said: %s\n", oneLine(e.Finding.Raw))
+	}
 	return exitOf[e.Code]
 }
 

@@ -145,13 +145,14 @@ func TestDeviceCodeIsFollowedToItsEnd(t *testing.T) {
 }
 
 func TestWhoMayMendIsSaid(t *testing.T) {
-	f := mailgrant.Finding{Cause: "grant-revoked", Title: "t", Sentence: "s", Remedy: "sign in again", Who: mailgrant.WhoMailboxOwner, Retry: mailgrant.RetryReauthorize}
+	f := mailgrant.Finding{Cause: "grant-revoked", Title: "t", Sentence: "s", Remedy: "sign in again", Who: mailgrant.WhoMailboxOwner, Retry: mailgrant.RetryReauthorize,
+		Raw: "AADSTS50173\nexpired"}
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusConflict)
 		json.NewEncoder(w).Encode(client.Problem{Title: "x", Code: mailgrant.Lapsed, Detail: "the consent no longer works", Remedy: "sign in again", Finding: &f})
 	})
 	_, errOut, status := call(t, h, "", "grant", "token", "gra_00000000000000000000000000")
-	want := "mailgrant: the consent no longer works\nFix: sign in again\nWho: the owner of the mailbox\n"
+	want := "mailgrant: the consent no longer works\nFix: sign in again\nWho: the owner of the mailbox\nSaid: AADSTS50173 expired\n"
 	if status != exitPerson || errOut != want {
 		t.Errorf("exit %d, got\n%swant\n%s", status, errOut, want)
 	}

@@ -141,10 +141,22 @@ type refusedDocument struct{ status int }
 
 func (e *refusedDocument) Error() string { return fmt.Sprintf("the server answers %d", e.status) }
 
+// refusedByUs is what the egress rules say of an address: it has its own remedy,
+// and nothing that came from the provider is to be explained.
+func refusedByUs(err error) error {
+	if ours := (*mailgrant.Error)(nil); errors.As(err, &ours) && ours.Code == mailgrant.Misset {
+		return ours
+	}
+	return nil
+}
+
 func discoveryFailed(issuer string, err error) error {
 	if absent(err) {
 		return mailgrant.Errorf(mailgrant.Misset, err, "%.200s publishes no provider metadata", issuer).
 			Fix("check the issuer's spelling; if the provider has none, set authorization_endpoint and token_endpoint in the overrides").At("issuer")
+	}
+	if ours := refusedByUs(err); ours != nil {
+		return ours
 	}
 	f := diagnose.Explain(diagnose.Failure{Err: err, Protocol: "network", Context: map[string]any{"url": issuer, "step": "discovery"}})
 	return mailgrant.Errorf(mailgrant.Unavailable, err, "the provider metadata of %.200s cannot be read now", issuer).With(f)
@@ -214,6 +226,9 @@ func tenantDocument(ctx context.Context, client *http.Client, loginURL, domain s
 	case absent(err):
 		return m, mailgrant.Errorf(mailgrant.Misset, err, "Microsoft knows no organization with the domain %s", domain).
 			Fix("check the spelling, or enter the Directory (tenant) ID").At("tenant")
+	}
+	if ours := refusedByUs(err); ours != nil {
+		return m, ours
 	}
 	f := diagnose.Explain(diagnose.Failure{Err: err, Protocol: "network", Context: map[string]any{"url": address, "step": "discovery"}})
 	return m, mailgrant.Errorf(mailgrant.Unavailable, err, "Microsoft cannot be asked for the tenant of %s now", domain).With(f)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/egress"
 	"github.com/mailgrant/mailgrant/internal/provider"
 )
 
@@ -260,5 +261,17 @@ func TestTenantOfADomain(t *testing.T) {
 	_, err = provider.TenantID(t.Context(), login.Client(), login.URL, "nobody.example")
 	if !errors.Is(err, mailgrant.Misset) || mailgrant.AsError(err).Field != "tenant" {
 		t.Errorf("unknown: got %v", err)
+	}
+	guard, err := egress.New(egress.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuses, err := guard.HTTP("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = provider.TenantID(t.Context(), refuses, login.URL, "contoso.example")
+	if e := mailgrant.AsError(err); e.Code != mailgrant.Misset || e.Finding != nil || !strings.Contains(e.Remedy, "egress.allow") {
+		t.Errorf("an address that mailgrant does not connect to: got %v, fix: %s", err, e.Remedy)
 	}
 }
