@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -64,7 +63,7 @@ func (o *Outbox) Accept(ctx context.Context, c mailgrant.Caller, e Envelope, d *
 	if err := o.keepPace(c); err != nil {
 		return mailgrant.Submission{}, err
 	}
-	h, err := rfc5322.ParseHeader(headerBlock(d.first))
+	h, err := rfc5322.ParseHeader(rfc5322.Block(d.first))
 	if err != nil {
 		return mailgrant.Submission{}, err
 	}
@@ -261,14 +260,13 @@ func (o *Outbox) dated(sub mailgrant.Submission, mailbox mailgrant.ID) {
 // lead are the lines that go in front of the message: where it came in, and what
 // a submission server may complete. RFC 6409 section 8, RFC 5321 section 4.4.
 func (o *Outbox) lead(sub *mailgrant.Submission, h rfc5322.Header) []string {
-	out := []string{fmt.Sprintf("Received: by %s (mailgrant) with %s id %s;\r\n\t%s\r\n", o.Hostname, protocolOf(sub.Door), sub.ID,
-		sub.AcceptedAt.Format("Mon, 02 Jan 2006 15:04:05 -0700"))}
+	out := []string{rfc5322.Received(o.Hostname, protocolOf(sub.Door), string(sub.ID), sub.AcceptedAt)}
 	if sub.MessageID == "" {
 		sub.MessageID = "<" + string(sub.ID) + "@" + o.Hostname + ">"
 		out = append(out, "Message-ID: "+sub.MessageID+"\r\n")
 	}
 	if h.Date == "" {
-		out = append(out, "Date: "+sub.AcceptedAt.Format("Mon, 02 Jan 2006 15:04:05 -0700")+"\r\n")
+		out = append(out, "Date: "+sub.AcceptedAt.Format(time.RFC1123Z)+"\r\n")
 	}
 	return out
 }

@@ -165,7 +165,7 @@ func (l *lane) handover(ctx context.Context, it item, w provider.Way) (*provider
 		}
 	}
 	if w.Settings.GraphURL != "" || w.Settings.GmailURL != "" { // those read the recipients from the header
-		head, err := rfc5322.ParseHeader(headerBlock(block))
+		head, err := rfc5322.ParseHeader(rfc5322.Block(block))
 		if err != nil {
 			return nil, err
 		}

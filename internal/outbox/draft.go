@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -189,18 +188,6 @@ func hasHigh(p []byte) bool {
 		}
 	}
 	return false
-}
-
-// headerBlock is the header of a message with the blank line after it, or all
-// there is when there is none.
-func headerBlock(b []byte) []byte {
-	if bytes.HasPrefix(b, []byte("\r\n")) {
-		return b[:2]
-	}
-	if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 {
-		return b[:i+4]
-	}
-	return b
 }
 
 // chunkReader reads a body chunk by chunk, one ahead.

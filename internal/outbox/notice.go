@@ -118,7 +118,7 @@ func (l *lane) bounce(r result) (*store.Acceptance, error) {
 	if err != nil && !errors.Is(err, mailgrant.NotFound) { // swept away: what is left to say is said
 		return nil, err
 	}
-	header := headerBlock(first.left)
+	header := rfc5322.Block(first.left)
 	if h, err := rfc5322.ParseHeader(header); err == nil && h.AutoSubmitted != "" && !strings.EqualFold(h.AutoSubmitted, "no") {
 		return nil, nil // nobody reads what an automaton is told
 	}
@@ -131,7 +131,7 @@ func (l *lane) bounce(r result) (*store.Acceptance, error) {
 	if _, err := d.Write(l.o.report(by, sub, r.Attempt, r.bounce, header)); err != nil {
 		return nil, err
 	}
-	h, err := rfc5322.ParseHeader(headerBlock(d.first))
+	h, err := rfc5322.ParseHeader(rfc5322.Block(d.first))
 	if err != nil {
 		return nil, err
 	}
