@@ -113,7 +113,7 @@ func (b *beginning) grant(ctx context.Context, cl *client.Client, address string
 		}
 		have = slices.DeleteFunc(have, func(g client.Grant) bool { return (b.app || b.device) && g.Flow != b.flow() })
 		if len(have) > 0 {
-			return have[len(have)-1], nil
+			return b.asAsked(ctx, cl, have[len(have)-1])
 		}
 	}
 	reg, err := b.findRegistration(ctx, cl, address)
@@ -121,7 +121,28 @@ func (b *beginning) grant(ctx context.Context, cl *client.Client, address string
 		return client.Grant{}, err
 	}
 	flow := b.flow()
-	s := client.GrantSettings{Registration: &reg, Mailbox: &address, Flow: &flow}
+	s := b.asked()
+	s.Registration, s.Mailbox, s.Flow = &reg, &address, &flow
+	return cl.CreateGrant(ctx, s)
+}
+
+// asAsked is a grant that is there, with what the flags ask for.
+func (b *beginning) asAsked(ctx context.Context, cl *client.Client, g client.Grant) (client.Grant, error) {
+	s := b.asked()
+	if s.MailboxKind != nil && *s.MailboxKind == g.MailboxKind {
+		s.MailboxKind = nil
+	}
+	if s.Capabilities != nil && slices.Equal(*s.Capabilities, g.Capabilities) {
+		s.Capabilities = nil
+	}
+	if s.MailboxKind == nil && s.Capabilities == nil {
+		return g, nil
+	}
+	return cl.UpdateGrant(ctx, g.ID, s)
+}
+
+// asked is what the flags say of a grant.
+func (b *beginning) asked() (s client.GrantSettings) {
 	if k := b.mailboxKind(); k != "" {
 		s.MailboxKind = &k
 	}
@@ -132,7 +153,7 @@ func (b *beginning) grant(ctx context.Context, cl *client.Client, address string
 		}
 		s.Capabilities = &list
 	}
-	return cl.CreateGrant(ctx, s)
+	return s
 }
 
 func (b *beginning) mailboxKind() mailgrant.MailboxKind {
