@@ -330,3 +330,18 @@ func TestDiscoveryIsReadOnceAndOutlivesTheProvider(t *testing.T) {
 		t.Errorf("%d look-ups", n)
 	}
 }
+
+func TestAppHasSomethingToProveItselfWith(t *testing.T) {
+	h := entraHouse(t)
+	l, err := h.store.Credentials(h.ctx, h.org, h.reg.ID)
+	h.must(err)
+	for _, c := range l {
+		h.must(h.store.DeleteCredential(h.ctx, h.org, c.ID))
+	}
+	g := h.pending("scanner@contoso.example", mailgrant.FlowApp, mailgrant.MailboxApp)
+	_, err = h.Activate(h.ctx, h.org, g.ID)
+	h.is(err, mailgrant.Misset, "no credential")
+	if !strings.Contains(mailgrant.AsError(err).Remedy, "credential add") || len(h.idp.forms) != 0 {
+		t.Errorf("got %v, fix: %s; asked %d times", err, mailgrant.AsError(err).Remedy, len(h.idp.forms))
+	}
+}

@@ -80,6 +80,9 @@ func (k *Keeper) clients(ctx context.Context, s situation) ([]*oauth.Client, err
 		}
 		list = append(list, client)
 	}
+	if len(list) == 0 && s.grant.Flow == mailgrant.FlowApp {
+		return nil, noCredential(s.reg)
+	}
 	if len(list) == 0 { // a public client
 		list = append(list, k.client(s))
 	}
