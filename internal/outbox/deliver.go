@@ -460,10 +460,17 @@ type result struct {
 
 // record keeps an attempt. What was sent must not be forgotten because the
 // database is away for a while: it is tried until it is kept, or the process
-// ends and the attempt counts as uncertain.
+// ends and the attempt counts as uncertain. The lane is not given away before:
+// the record of a lane that is another node's is refused, and it would send again.
 func (l *lane) record(r result) {
+	l.wg.Add(1)
 	l.o.wg.Add(1)
 	l.keep(r, 200*time.Millisecond)
+}
+
+func (l *lane) recordDone() {
+	l.wg.Done()
+	l.o.wg.Done()
 }
 
 func (l *lane) keep(r result, wait time.Duration) {
@@ -471,7 +478,7 @@ func (l *lane) keep(r result, wait time.Duration) {
 		l.o.Log.Error("record an attempt", "submission", r.it.sub.ID, "fate", r.Attempt.Fate, "err", err)
 		time.AfterFunc(wait, func() {
 			if l.o.run.Err() != nil {
-				l.o.wg.Done()
+				l.recordDone()
 				return
 			}
 			l.keep(r, min(2*wait, 10*time.Second))
@@ -494,7 +501,7 @@ func (l *lane) keep(r result, wait time.Duration) {
 			return
 		}
 		l.recorded(r, err)
-		l.o.wg.Done()
+		l.recordDone()
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/cluster"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
 )
@@ -839,6 +840,36 @@ func TestRE19StopLetsWorkFinish(t *testing.T) {
 			t.Errorf("%d handed over", n)
 		}
 	}, func(r *rig) { r.far.limits = mailgrant.Limits{Connections: 3} })
+}
+
+func TestRE19LaneIsGivenAwayAfterItsRecords(t *testing.T) {
+	var recording, on chan struct{}
+	inTime(t, func(t *testing.T, r *rig) {
+		sub := r.send("one")
+		<-recording
+		given := make(chan struct{})
+		wait := r.out.Lost([]int64{cluster.Shard(r.global.ID)})
+		go func() { wait(); close(given) }()
+		synctest.Wait()
+		select {
+		case <-given:
+			t.Error("the lane went while what it had sent was not on record: the next node would send it again")
+		default:
+		}
+		close(on)
+		<-given
+		r.wants(sub.ID, mailgrant.SubmissionDelivered)
+	}, func(r *rig) {
+		recording, on = make(chan struct{}), make(chan struct{}) // of this bubble
+		r.config = func(c *outbox.Config) {
+			c.Steps = func(s string) {
+				if s == "send.after-record" {
+					close(recording)
+					<-on
+				}
+			}
+		}
+	})
 }
 
 func TestRE19StopIsBounded(t *testing.T) {
