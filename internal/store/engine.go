@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,6 +87,53 @@ func (o *op) finish(err error) {
 	}
 	close(o.done)
 }
+
+// An intake is where ops wait for the writers of an engine.
+type intake struct {
+	ops   chan *op
+	ended chan struct{} // nothing new is taken; what is in ops is still run
+	once  sync.Once
+}
+
+func newIntake() *intake { return &intake{ops: make(chan *op, 4*groupOps), ended: make(chan struct{})} }
+
+// end refuses what comes from now on. Call it before the writers are stopped, who
+// run what came before: each op gets one answer, and an end does not wait for
+// those who write again and again.
+func (i *intake) end() { i.once.Do(func() { close(i.ended) }) }
+
+// give hands o to the writers and returns when it is answered.
+func (i *intake) give(ctx context.Context, o *op) error {
+	select {
+	case i.ops <- o:
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	case <-i.ended:
+		return unavailable(errClosed)
+	}
+	select {
+	case <-i.ended: // the writers may be gone already
+		if o.giveUp() {
+			return unavailable(errClosed)
+		}
+	default:
+	}
+	if o.after != nil {
+		return nil
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		if o.giveUp() {
+			return unavailable(ctx.Err())
+		}
+		<-o.done // it is being written: only its own answer is true
+		return o.err
+	}
+}
+
+var errClosed = errors.New("the store is closed")
 
 // dollars turns ? into $1, $2, …; our texts have no ? elsewhere.
 func dollars(q string) string {

@@ -19,8 +19,8 @@ type EventFilter struct {
 	Mailbox mailgrant.ID
 }
 
-// event is the statement that adds e to the log. Data that does not marshal is
-// our own mistake.
+// event is the statement that adds e to the log. Over SQLite it gets its number
+// when it is written: an event that waited must not come behind a later one.
 func (s *Store) event(e mailgrant.Event) stmt {
 	if e.At.IsZero() {
 		e.At = time.Now()
@@ -34,7 +34,7 @@ func (s *Store) event(e mailgrant.Event) stmt {
 			[]any{string(e.Org), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
 	}
 	return stmt{"INSERT INTO events (org, seq, kind, at, subject, app, mailbox, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		[]any{string(e.Org), s.seq.Add(1), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
+		[]any{string(e.Org), late(func() any { return s.seq.Add(1) }), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
 }
 
 func (s *Store) addEvent(ctx context.Context, q querier, e mailgrant.Event) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"os"
 	"strings"
 )
 
@@ -57,5 +58,22 @@ func SetSchema(ctx context.Context, s *Store, v int64) error {
 	_, err := s.do(ctx, stmt{"UPDATE goose_db_version SET version_id = ? WHERE version_id = ?", []any{v, int64(newest)}})
 	return err
 }
+
+// OnSync has each sync of SQLite's log ask f before.
+func OnSync(s *Store, f func() error) {
+	e := s.eng.(*sqliteEngine)
+	e.walMu.Lock()
+	defer e.walMu.Unlock()
+	force := e.force
+	e.force = func(log *os.File) error {
+		if err := f(); err != nil {
+			return err
+		}
+		return force(log)
+	}
+}
+
+// Number is the last number that an event got over SQLite.
+func Number(s *Store) int64 { return s.seq.Load() }
 
 const Newest = newest

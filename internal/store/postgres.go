@@ -24,7 +24,7 @@ import (
 type pgEngine struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
-	ops  chan *op
+	*intake
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
@@ -53,7 +53,7 @@ func openPostgres(ctx context.Context, dsn string, log *slog.Logger) (*pgEngine,
 		return nil, pgError(err)
 	}
 	run, stop := context.WithCancel(context.Background())
-	e := &pgEngine{pool: pool, log: log, ops: make(chan *op, 4*groupOps), stop: stop}
+	e := &pgEngine{pool: pool, log: log, intake: newIntake(), stop: stop}
 	for range pgWriters {
 		e.wg.Go(func() { e.writer(run) })
 	}
@@ -64,6 +64,7 @@ func (e *pgEngine) name() string      { return "postgres" }
 func (e *pgEngine) forUpdate() string { return " FOR UPDATE" }
 
 func (e *pgEngine) close() error {
+	e.end()
 	e.stop()
 	e.wg.Wait()
 	e.pool.Close()
@@ -89,24 +90,7 @@ func (e *pgEngine) submit(ctx context.Context, o *op) error {
 		}
 		return err
 	}
-	select {
-	case e.ops <- o:
-	case <-ctx.Done():
-		return unavailable(ctx.Err())
-	}
-	if o.after != nil {
-		return nil
-	}
-	select {
-	case <-o.done:
-		return o.err
-	case <-ctx.Done():
-		if o.giveUp() {
-			return unavailable(ctx.Err())
-		}
-		<-o.done
-		return o.err
-	}
+	return e.give(ctx, o)
 }
 
 func (e *pgEngine) alone(ctx context.Context, o *op) error {

@@ -38,7 +38,7 @@ type sqliteEngine struct {
 	conn  *sql.Conn
 	since int // bytes written since the last checkpoint, roughly
 
-	intake
+	*intake
 	committed chan []*op
 	soft      chan struct{} // it is time for a checkpoint
 	long      atomic.Int64  // bytes in the log, when it has become long: start it from its beginning
@@ -111,7 +111,7 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 	}
 	run, stop := context.WithCancel(context.Background())
 	e.stop = stop
-	e.wg.Go(func() { e.writer(run); e.end(); close(e.committed) })
+	e.wg.Go(func() { e.writer(run); close(e.committed) })
 	e.wg.Go(e.syncer)
 	e.wg.Go(func() { e.checkpointer(run) })
 	return e, nil
@@ -183,6 +183,7 @@ func (e *sqliteEngine) name() string      { return "sqlite" }
 func (e *sqliteEngine) forUpdate() string { return "" }
 
 func (e *sqliteEngine) close() error {
+	e.end()
 	e.stop()
 	e.wg.Wait()
 	for _, s := range e.readStmts {
@@ -620,6 +621,9 @@ func (e *sqliteEngine) checkpointer(ctx context.Context) {
 		var busy, logged, moved int
 		if err := e.side.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &logged, &moved); err != nil && ctx.Err() == nil {
 			e.log.Warn("checkpoint", "err", err)
+			if sqliteCode(err)&0xff == sqlite3.SQLITE_IOERR {
+				e.broken.Store(true) // it may have been told what the syncer is then not told
+			}
 		}
 		if n := int64(logged) * walFrame; n > walHard {
 			e.long.Store(n)

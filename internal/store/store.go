@@ -78,9 +78,14 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
 		e.close()
 		return nil, err
 	}
-	s.seq.Store(last)
+	s.seq.Store(last + seqGap)
 	return s, nil
 }
+
+// seqGap is left out of the numbers of events at each start: some may have been
+// read by others whose transaction was not on the disk yet when the power went.
+// Numbers that come twice would be overlooked by those readers.
+const seqGap = 1 << 12
 
 // Close waits for writes under way and lets go of the database.
 func (s *Store) Close() error {

@@ -151,9 +151,12 @@ func (s *Store) PutChunk(ctx context.Context, org, owner mailgrant.ID, n int64, 
 	return err
 }
 
-// DropChunks removes the chunks of a submission that was not accepted.
+// DropChunks removes the chunks of a submission that was not accepted. One whose
+// accept was refused and yet kept, as after a commit whose answer was lost, has
+// its body left.
 func (s *Store) DropChunks(ctx context.Context, org, owner mailgrant.ID) error {
-	_, err := s.do(ctx, stmt{"DELETE FROM chunks WHERE org = ? AND owner = ?", []any{string(org), string(owner)}})
+	_, err := s.do(ctx, stmt{`DELETE FROM chunks WHERE org = ? AND owner = ?
+		AND NOT EXISTS (SELECT 1 FROM submissions s WHERE s.org = ? AND s.id = ?)`, []any{string(org), string(owner), string(org), string(owner)}})
 	return err
 }
 
