@@ -187,7 +187,10 @@ func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Heade
 	o.Steps("accept.before-commit")
 	got, err := o.Store.AcceptSubmission(ctx, a)
 	begun := got.State == mailgrant.SubmissionSending
-	if claimed && (err != nil || !begun) {
+	switch {
+	case claimed && err != nil:
+		l.doubt(item{sub: sub, fence: fence})
+	case claimed && !begun:
 		l.unclaim()
 	}
 	if err != nil {

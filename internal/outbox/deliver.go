@@ -104,6 +104,9 @@ func (l *lane) attempt(s *sessions, it item, a *mailgrant.Attempt) (out provider
 		return failed(wayErr), false
 	}
 	h, err := l.handover(ctx, it, way)
+	if errors.Is(err, mailgrant.NotFound) {
+		return bodyless(err), false
+	}
 	if err != nil {
 		return failed(err), false
 	}
@@ -176,6 +179,13 @@ func (l *lane) handover(ctx context.Context, it item, w provider.Way) (*provider
 		}
 	}
 	return h, nil
+}
+
+// bodyless is the outcome of a message whose body is not kept any more. It must not
+// hold the mailbox: no setting brings the body back.
+func bodyless(err error) provider.Outcome {
+	return provider.Outcome{Fate: mailgrant.FateRefused, Reply: err.Error(), Finding: &mailgrant.Finding{Cause: "message-invalid", Title: "Message without a body",
+		Sentence: "The body of this message is no longer kept.", Remedy: "Send the message again.", Who: mailgrant.WhoOperator, Retry: mailgrant.RetryNever}}
 }
 
 // failed is the outcome of an attempt that did not come as far as the message.

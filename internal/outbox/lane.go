@@ -201,7 +201,7 @@ func (l *lane) claim() bool {
 	defer l.mu.Unlock()
 	now := l.o.now()
 	if l.closed || !l.recovered || l.preparing || l.more || len(l.queue) > 0 || len(l.ready) > 0 || l.hold != nil || l.off ||
-		l.active+l.claimed >= l.places || now.Before(l.pauseUntil) || l.overDay(0) {
+		len(l.stray) > 0 || l.active+l.claimed >= l.places || now.Before(l.pauseUntil) || l.overDay(0) {
 		return false
 	}
 	if l.pace != nil && l.pace.free(now, 1+l.claimed) <= l.claimed {
@@ -215,6 +215,16 @@ func (l *lane) unclaim() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.claimed--
+	l.plan()
+}
+
+// doubt is unclaim after an accept that failed: the store may have kept it all the
+// same, as begun, and then nobody would send it or look after it.
+func (l *lane) doubt(it item) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.claimed--
+	l.stray, l.more = append(l.stray, it), true
 	l.plan()
 }
 
