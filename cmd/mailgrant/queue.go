@@ -81,7 +81,14 @@ func queueList(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.show(cmd, list(all), func(p *printer) { p.submissions(all) })
+			if c.json {
+				return c.show(cmd, list(all), nil)
+			}
+			waiting, err := cl.Queue(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, nil, func(p *printer) { p.submissions(all, waiting) })
 		},
 	}
 	fs := cmd.Flags()
@@ -111,12 +118,22 @@ func submissions(cmd *cobra.Command, cl *client.Client, f client.SubmissionFilte
 	}
 }
 
-func (p *printer) submissions(all []mailgrant.Submission) {
+// submissions says of those that nobody has tried why their mailbox is held.
+func (p *printer) submissions(all []mailgrant.Submission, waiting []client.Waiting) {
+	held := map[string]string{}
+	for _, w := range waiting {
+		if w.Hold != nil {
+			held[w.Address] = w.Hold.Finding.Title
+		}
+	}
 	var rows [][]string
 	for _, s := range all {
 		why := ""
-		if s.Finding != nil {
+		switch {
+		case s.Finding != nil:
 			why = s.Finding.Title
+		case s.Held && !s.State.Final():
+			why = held[s.Route.Address]
 		}
 		rows = append(rows, []string{string(s.ID), submissionState(s), date(&s.AcceptedAt), s.Route.Address, s.From, first(s.Recipients), strconv.Itoa(s.Attempts), why})
 	}
