@@ -21,9 +21,11 @@ const (
 	// keysEvery is how often a node looks whether another one has rotated.
 	keysEvery = time.Minute
 
-	// keysLag is how long after a rotation a node that was cut off may still seal
-	// with the old key; in a cluster it is kept for so long after its last use.
-	keysLag = 15 * time.Minute
+	// keysRest is how long an old key is kept after nothing sealed by it is found
+	// any more: what was sealed before the rotation may still be on its way into the
+	// database. In a cluster a node that was cut off may go on to seal with it.
+	keysRest    = time.Minute
+	keysRestAll = 15 * time.Minute
 )
 
 // chores removes what is over.
@@ -127,9 +129,8 @@ func (n *Node) resealAll(ctx context.Context) {
 	}
 }
 
-// resealKey seals anew all that a key sealed, and takes the key away. In a
-// cluster a node that has not heard of the rotation may seal with it once more:
-// so the key goes only when a second look, a while later, finds nothing either.
+// resealKey seals anew all that a key sealed, and takes the key away: but only when
+// a second look, a while later, finds nothing either.
 func (n *Node) resealKey(ctx context.Context, id uint32) error {
 	for quiet := 0; quiet < 2; {
 		rows, err := n.Store.SealedBy(ctx, vault.KeyPrefix(id), resealBatch)
@@ -137,9 +138,9 @@ func (n *Node) resealKey(ctx context.Context, id uint32) error {
 			return err
 		}
 		if len(rows) == 0 {
-			if quiet++; quiet < 2 && n.Store.Clustered() {
+			if quiet++; quiet < 2 {
 				select {
-				case <-time.After(keysLag):
+				case <-time.After(n.rest):
 				case <-ctx.Done():
 					return ctx.Err()
 				}

@@ -70,6 +70,7 @@ type Node struct {
 	mail       *submission.Server
 	doors      []*door
 	reseal     chan struct{}
+	rest       time.Duration // keysRest, or keysRestAll
 	closed     sync.Once
 }
 
@@ -84,7 +85,7 @@ func Version() string {
 
 // Open makes all parts and opens the doors; nobody is served before Run.
 func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) {
-	n = &Node{cfg: c, opts: o, log: o.Log, id: mailgrant.NewID(mailgrant.PrefixNode), began: time.Now(), reseal: make(chan struct{}, 1)}
+	n = &Node{cfg: c, opts: o, log: o.Log, id: mailgrant.NewID(mailgrant.PrefixNode), began: time.Now(), reseal: make(chan struct{}, 1), rest: keysRest}
 	if n.log == nil {
 		n.log = Logger(os.Stderr, c.Log)
 	}

@@ -94,7 +94,7 @@ func (n *Node) makeOutbox() *outbox.Outbox {
 	var owner cluster.Owner = cluster.Solo{}
 	if n.Store.Clustered() {
 		n.member = cluster.New(n.Store, n.id, n.log)
-		owner = n.member
+		owner, n.rest = n.member, keysRestAll
 	}
 	o := outbox.New(outbox.Config{
 		Store: n.Store, Vault: n.Vault, Router: n.Router, Sender: n.Access, Ways: n.Keeper,
