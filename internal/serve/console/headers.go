@@ -2,9 +2,11 @@ package console
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 )
@@ -46,9 +48,24 @@ func (s *console) headers(next http.Handler) http.Handler {
 		if strings.HasPrefix(r.URL.Path, "/connect/") || strings.HasPrefix(r.URL.Path, "/oauth/") {
 			h.Set("X-Robots-Tag", "noindex, nofollow")
 		}
+		if r.ContentLength != 0 {
+			s.deadline(w)
+		}
 		defer s.rescue(w, r)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// bodyWithin is how long the body of a request may take. Forms are small.
+const bodyWithin = 20 * time.Second
+
+// deadline bounds the reading of the body, also of one that nobody reads: the
+// server wants its end before it answers.
+func (s *console) deadline(w http.ResponseWriter) {
+	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		s.Log.Debug("a deadline was not set", "err", err)
+	}
 }
 
 // rescue shows a page when something broke inside.
