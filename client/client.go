@@ -178,12 +178,14 @@ func codeOf(status int) mailgrant.Code {
 
 // get reads one thing.
 func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
-	return v, c.call(ctx, http.MethodGet, path, nil, &v)
+	err = c.call(ctx, http.MethodGet, path, nil, &v)
+	return v, err
 }
 
 // put sends settings and gives the thing as it is then.
 func put[T any](ctx context.Context, c *Client, method, path string, in any) (v T, err error) {
-	return v, c.call(ctx, method, path, in, &v)
+	err = c.call(ctx, method, path, in, &v)
+	return v, err
 }
 
 // all reads a list to its end.
