@@ -83,26 +83,41 @@ func (k *Keeper) Complete(ctx context.Context, registration mailgrant.ID, q url.
 	if err != nil {
 		return r, err
 	}
-	r.Grant = s.grant
+	if r.Grant, err = k.answered(ctx, s, sec, f, q); err != nil {
+		k.event(ctx, mailgrant.Event{Org: s.grant.Org, Kind: "grant.refused", Subject: s.grant.ID}, refusal(err))
+	}
+	return r, err
+}
+
+// refusal is what an event says of a consent that did not come about.
+func refusal(err error) any {
+	e := mailgrant.AsError(err)
+	if e.Finding != nil {
+		return *e.Finding
+	}
+	return map[string]string{"sentence": e.Message + ".", "remedy": e.Remedy}
+}
+
+// answered takes the answer to a consent that was begun here.
+func (k *Keeper) answered(ctx context.Context, s situation, sec secrets, f store.Flow, q url.Values) (mailgrant.Grant, error) {
 	if err := k.issuerOf(ctx, s, q); err != nil {
-		return r, err
+		return s.grant, err
 	}
 	if q.Get("error") != "" {
-		return r, k.client(s).Denied(q)
+		return s.grant, k.client(s).Denied(q)
 	}
 	code := q.Get("code")
 	if code == "" || len(code) > 16<<10 {
-		return r, k.rejected(ctx, registration, "no code")
+		return s.grant, k.rejected(ctx, s.reg.ID, "no code")
 	}
 	k.rests.Delete(s.reg.ID) // a person waits: whoever mended the registration may be they
 	a, err := k.use(ctx, s, func(c *oauth.Client) (oauth.Answer, error) {
 		return c.Exchange(ctx, code, f.RedirectURI, sec.Verifier, s.exchangeScopes())
 	})
 	if err != nil {
-		return r, err
+		return s.grant, err
 	}
-	r.Grant, err = k.accept(ctx, s, sec, a, true)
-	return r, err
+	return k.accept(ctx, s, sec, a, true)
 }
 
 // exchangeScopes are sent where one token serves one resource; elsewhere the

@@ -134,6 +134,9 @@ func TestOA05WrongAccount(t *testing.T) {
 	if h.idp.ended() != "refresh-1" || h.kept(g.ID) != "" || h.grant(g.ID).State != mailgrant.GrantPending {
 		t.Errorf("given back: %q, kept %q", h.idp.ended(), h.kept(g.ID))
 	}
+	if n := h.events("grant.refused"); n != 1 {
+		t.Errorf("who sent the link is told by %d events", n)
+	}
 	c, err = h.BeginLink(h.ctx, token, grant.BeginOptions{}) // still there for the right account
 	h.must(err)
 	if _, err = h.Complete(h.ctx, h.reg.ID, h.idp.consent(c.URL, alex), c.Cookie); err != nil {
