@@ -101,7 +101,11 @@ func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) 
 	if n.Store, err = store.Open(ctx, c.DatabasePath(), n.log); err != nil {
 		return n, err
 	}
-	if n.master, err = MasterKey(c, true); err != nil {
+	_, sealed, err := n.Store.LoadKeyset(ctx)
+	if err != nil {
+		return n, err
+	}
+	if n.master, err = MasterKey(c, sealed == 0); err != nil { // a new key opens nothing that is there
 		return n, err
 	}
 	if n.Vault, err = vault.Open(ctx, n.master, n.Store); err != nil {

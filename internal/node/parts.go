@@ -119,9 +119,14 @@ func (n *Node) checkDeps(k check.Keeper) check.Deps {
 	return check.Deps{Keeper: k, Transports: n.transports, Choose: auto.Choose, SMTP: n.smtpConfig(), Proxy: n.cfg.Egress.Proxy != ""}
 }
 
-// check tests a mailbox.
+// check tests a mailbox. One that passes although it is held need not wait for
+// its next probe.
 func (n *Node) check(ctx context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report {
-	return check.Run(ctx, n.checkDeps(n.Keeper), m, o, step)
+	r := check.Run(ctx, n.checkDeps(n.Keeper), m, o, step)
+	if r.OK && m.Hold != nil {
+		n.Outbox.Wake(m.Org, m.ID)
+	}
+	return r
 }
 
 // prove opens a mailbox with a token of a consent that is not kept yet: as far

@@ -50,7 +50,7 @@ func openPostgres(ctx context.Context, dsn string, log *slog.Logger) (*pgEngine,
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, pgError(err)
+		return nil, pgOpenError(err)
 	}
 	run, stop := context.WithCancel(context.Background())
 	e := &pgEngine{pool: pool, log: log, intake: newIntake(), stop: stop}
@@ -199,6 +199,23 @@ func (e *pgEngine) pipeline(group []*op) error {
 		}
 	}
 	return res.Close()
+}
+
+// pgOpenError is pgError for a server that answers and does not let us in.
+func pgOpenError(err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) {
+		return pgError(err)
+	}
+	switch {
+	case pe.Code == "3D000":
+		return mailgrant.Errorf(mailgrant.Misset, err, "PostgreSQL has no such database: %s", pe.Message).
+			Fix("make it (createdb), or correct database in the settings").At("database")
+	case pe.Code[:2] == "28":
+		return mailgrant.Errorf(mailgrant.Misset, err, "PostgreSQL does not let mailgrant in: %s", pe.Message).
+			Fix("correct user and password of database in the settings, or allow them in pg_hba.conf").At("database")
+	}
+	return pgError(err)
 }
 
 // pgError says in our words what PostgreSQL says in its own.

@@ -121,7 +121,8 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the database: %w", err)
+		return nil, mailgrant.Errorf(mailgrant.Misset, err, "the data directory cannot be written: %v", err).
+			Fix("let mailgrant's user write there, or choose another directory (--dir)")
 	}
 	// A program that this process starts holds our lock between its fork and its
 	// exec, and one that has just ended gives it up a moment later.
@@ -142,7 +143,12 @@ const (
 )
 
 func (e *sqliteEngine) open(ctx context.Context) error {
-	var err error
+	f, err := os.OpenFile(e.path, os.O_CREATE|os.O_RDWR, 0o600) // else it is made readable for all
+	if err != nil {
+		return mailgrant.Errorf(mailgrant.Misset, err, "the database file cannot be opened: %v", err).
+			Fix("let mailgrant's user read and write it, or choose another directory (--dir)")
+	}
+	f.Close() // before SQLite locks it: closing later would take its locks away
 	if e.write, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-8000)")); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
