@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailgrant/mailgrant"
 )
@@ -83,7 +84,7 @@ func unfitText(s string) string {
 	if strings.IndexByte(s, 0) >= 0 {
 		return "it has a NUL character"
 	}
-	if strings.ToValidUTF8(s, "") != s {
+	if !utf8.ValidString(s) {
 		return notUTF8
 	}
 	return ""
@@ -412,7 +413,18 @@ func (n *counter) Write(p []byte) (int, error) {
 	return k, err
 }
 
-func (n *counter) say(s string)  { io.WriteString(n, s) }
+// WriteString is Write without a copy of s.
+func (n *counter) WriteString(s string) (int, error) {
+	if n.err != nil {
+		return 0, n.err
+	}
+	k, err := n.w.WriteString(s)
+	n.n += int64(k)
+	n.err = err
+	return k, err
+}
+
+func (n *counter) say(s string)  { n.WriteString(s) }
 func (n *counter) next(b string) { n.say("--" + b + "\r\n") }
 func (n *counter) end(b string)  { n.say("--" + b + "--\r\n") }
 func (n *counter) open(kind string) string {
@@ -422,11 +434,41 @@ func (n *counter) open(kind string) string {
 }
 
 func (n *counter) part(kind, s string) {
+	if plain(s) {
+		n.say("Content-Type: " + kind + "; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n")
+		for line := range strings.Lines(s) {
+			n.say(strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"))
+			n.say("\r\n")
+		}
+		n.say("\r\n")
+		return
+	}
 	n.say("Content-Type: " + kind + "; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
 	q := quotedprintable.NewWriter(n)
 	io.WriteString(q, s)
 	q.Close()
 	n.say("\r\n")
+}
+
+// plainLine is how long a line of plain text may be. RFC 5322 section 2.1.1.
+const plainLine = 78
+
+// plain says whether a text leaves best as it is: ASCII in short lines, and
+// nothing that a server on the way is known to change.
+func plain(s string) bool {
+	for line := range strings.Lines(s) {
+		body, ended := strings.CutSuffix(line, "\n")
+		body = strings.TrimSuffix(body, "\r")
+		if !ended || len(body) > plainLine || strings.HasPrefix(body, "From ") || strings.HasSuffix(body, " ") {
+			return false
+		}
+		for i := range len(body) {
+			if c := body[i]; c < ' ' || c >= 0x7f { // a tab too: some make it blanks
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (n *counter) file(f file, how string) {
