@@ -177,6 +177,10 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) e
 			if row.End != count {
 				return damaged(fmt.Errorf("%d rows, %d promised", count, row.End))
 			}
+			// The checksum of the whole stands behind the last row.
+			if err := dec.Decode(&row); err != io.EOF {
+				return damaged(err)
+			}
 			return nil
 		}
 		insert := inserts[row.Table]

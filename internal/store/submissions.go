@@ -373,7 +373,8 @@ func (s *Store) Unfinished(ctx context.Context, mailbox mailgrant.ID) ([]mailgra
 
 // BeginAttempt says, durably, that submissions are about to be sent: if nothing
 // is ever recorded of it, they may have been. The answer names those that may
-// go; the others were cancelled or belong to another node now.
+// go; the others were cancelled, belong to another node now, or were tried since
+// they were read: a lane may hold a message twice for a moment.
 func (s *Store) BeginAttempt(ctx context.Context, f Fence, subs []mailgrant.Submission) (ok []bool, err error) {
 	stmts := make([]stmt, len(subs))
 	for i, sub := range subs {
@@ -391,8 +392,8 @@ func (s *Store) BeginAttempt(ctx context.Context, f Fence, subs []mailgrant.Subm
 }
 
 func beginOf(f Fence, sub mailgrant.Submission) stmt {
-	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
-	return stmt{"UPDATE submissions SET state = 1 WHERE org = ? AND id = ? AND state = 0" + where, args}
+	where, args := f.where([]any{string(sub.Org), string(sub.ID), sub.Attempts, micros(sub.DueAt)})
+	return stmt{"UPDATE submissions SET state = 1 WHERE org = ? AND id = ? AND state = 0 AND attempts = ? AND due_at = ?" + where, args}
 }
 
 // A Record is what an attempt came to.

@@ -292,24 +292,29 @@ func (w *world) drain() {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	c := client.Local(w.cfg.Socket())
-	empty := errors.New("empty")
-	look := func() error {
+	changed := make(chan struct{}, 1)
+	go func() {
+		for last := int64(0); ctx.Err() == nil; {
+			c.Watch(ctx, client.EventFilter{After: last}, func(e mailgrant.Event) error {
+				last = e.Seq
+				select {
+				case changed <- struct{}{}:
+				default: // it will look anyhow
+				}
+				return nil
+			})
+		}
+	}()
+	for {
 		q, err := c.Queue(ctx)
 		if err == nil && len(q) == 0 {
-			err = empty
+			return
 		}
-		return err
-	}
-	err = look()
-	for err == nil {
-		err = c.Watch(ctx, client.EventFilter{Kinds: []string{"submission.delivered", "submission.failed"}}, func(mailgrant.Event) error { return look() })
-		if err == nil {
-			err = look()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			w.t.Fatalf("the queue does not empty: %v; %+v", err, q)
 		}
-	}
-	if !errors.Is(err, empty) {
-		q, _ := c.Queue(context.WithoutCancel(ctx))
-		w.t.Fatalf("the queue does not empty: %v; %+v", err, q)
 	}
 }
 
