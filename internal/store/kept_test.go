@@ -166,8 +166,24 @@ func TestBackupGoesIntoTheOtherDatabase(t *testing.T) {
 			for at := b.Len() / 4; at < b.Len(); at += b.Len() / 8 { // SE-07
 				spoilt := bytes.Clone(b.Bytes())
 				spoilt[at] ^= 1
+				if bytes.Equal(gunzip(spoilt), gunzip(b.Bytes())) {
+					continue // a repetition that now points at another copy of the same text: nothing is lost
+				}
 				is(t, fresh.Restore(t.Context(), bytes.NewReader(spoilt), mailgrant.Finding{}), mailgrant.Invalid)
 			}
 		})
 	}
+}
+
+// gunzip is what a gzip file holds, nil if it is damaged.
+func gunzip(b []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil {
+		return nil
+	}
+	return plain
 }
