@@ -199,10 +199,16 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) e
 			}
 		}
 		if _, err := q.exec(ctx, insert, args...); err != nil {
-			return err
+			if known := engineError(err); mailgrant.AsError(known).Code.Temporary() {
+				return known
+			}
+			return damaged(err) // a row that the database does not take is none that we wrote
 		}
 	}
 }
+
+// engineError says in our words what either database says in its own.
+func engineError(err error) error { return sqliteError(pgError(err)) }
 
 func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding) error {
 	now := time.Now()
