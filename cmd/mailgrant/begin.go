@@ -87,7 +87,9 @@ func (b *beginning) flow() mailgrant.Flow {
 func (b *beginning) prepare(cmd *cobra.Command, cl *client.Client, name string) (g client.Grant, m *mailgrant.Mailbox, err error) {
 	ctx := cmd.Context()
 	if mailgrant.ID(name).Is(mailgrant.PrefixGrant) {
-		g, err = cl.Grant(ctx, mailgrant.ID(name))
+		if g, err = cl.Grant(ctx, mailgrant.ID(name)); err == nil {
+			err = b.same(ctx, cl, g)
+		}
 		if err == nil && (b.app || b.device) && g.Flow != b.flow() {
 			flow := b.flow()
 			g, err = cl.UpdateGrant(ctx, g.ID, client.GrantSettings{Flow: &flow})
@@ -104,26 +106,63 @@ func (b *beginning) prepare(cmd *cobra.Command, cl *client.Client, name string) 
 	return g, m, err
 }
 
+// same says whether a grant goes by the registration that was named, if one was.
+func (b *beginning) same(ctx context.Context, cl *client.Client, g client.Grant) error {
+	if b.registration == "" {
+		return nil
+	}
+	r, err := findRegistration(ctx, cl, b.registration)
+	if err != nil || r.ID == g.Registration {
+		return err
+	}
+	return mailgrant.Errorf(mailgrant.Conflict, nil, "the grant %s goes by another registration than %s", g.ID, r.Name).
+		Fix("leave --registration out, or begin another grant: mailgrant grant begin %s --registration %q", g.Mailbox, r.Name).At("registration")
+}
+
 // grant is one for the address that was not revoked, or a new one.
 func (b *beginning) grant(ctx context.Context, cl *client.Client, address string) (client.Grant, error) {
-	if !b.fresh {
-		have, err := grantsOf(ctx, cl, address)
+	var reg mailgrant.ID
+	if b.registration != "" {
+		r, err := findRegistration(ctx, cl, b.registration)
 		if err != nil {
 			return client.Grant{}, err
 		}
-		have = slices.DeleteFunc(have, func(g client.Grant) bool { return (b.app || b.device) && g.Flow != b.flow() })
+		reg = r.ID
+	}
+	if !b.fresh {
+		have, err := b.have(ctx, cl, address, reg)
+		if err != nil {
+			return client.Grant{}, err
+		}
 		if len(have) > 0 {
 			return b.asAsked(ctx, cl, have[len(have)-1])
 		}
 	}
-	reg, err := b.findRegistration(ctx, cl, address)
-	if err != nil {
-		return client.Grant{}, err
+	if reg == "" {
+		var err error
+		if reg, err = b.findRegistration(ctx, cl, address); err != nil {
+			return client.Grant{}, err
+		}
 	}
 	flow := b.flow()
 	s := b.asked()
 	s.Registration, s.Mailbox, s.Flow = &reg, &address, &flow
 	return cl.CreateGrant(ctx, s)
+}
+
+// have are the grants of an address that go by reg, if it is named, and by the flow
+// that was asked for. Where the mailbox uses another registration's, one that was
+// begun before counts: it is still to be given.
+func (b *beginning) have(ctx context.Context, cl *client.Client, address string, reg mailgrant.ID) ([]client.Grant, error) {
+	other := func(g client.Grant) bool {
+		return (b.app || b.device) && g.Flow != b.flow() || reg != "" && g.Registration != reg
+	}
+	have, err := grantsOf(ctx, cl, address)
+	if have = slices.DeleteFunc(have, other); err != nil || len(have) > 0 || reg == "" {
+		return have, err
+	}
+	have, err = grantsFor(ctx, cl, address)
+	return slices.DeleteFunc(have, other), err
 }
 
 // asAsked is a grant that is there, with what the flags ask for.
@@ -163,13 +202,8 @@ func (b *beginning) mailboxKind() mailgrant.MailboxKind {
 	return mailgrant.MailboxKind(b.kind)
 }
 
-// findRegistration is the one that was named, or the one that fits the provider
-// of the address.
+// findRegistration is the one that fits the provider of the address.
 func (b *beginning) findRegistration(ctx context.Context, cl *client.Client, address string) (mailgrant.ID, error) {
-	if b.registration != "" {
-		r, err := findRegistration(ctx, cl, b.registration)
-		return r.ID, err
-	}
 	all, err := cl.Registrations(ctx)
 	if err != nil {
 		return "", err

@@ -48,6 +48,11 @@ func grantsOf(ctx context.Context, cl *client.Client, address string) ([]client.
 	case err != nil && mailgrant.AsError(err).Code != mailgrant.NotFound:
 		return nil, err
 	}
+	return grantsFor(ctx, cl, address)
+}
+
+// grantsFor are all that were made for an address and not revoked.
+func grantsFor(ctx context.Context, cl *client.Client, address string) ([]client.Grant, error) {
 	all, err := cl.Grants(ctx)
 	return slices.DeleteFunc(all, func(g client.Grant) bool {
 		return !strings.EqualFold(g.Mailbox, address) || g.State == mailgrant.GrantRevoked

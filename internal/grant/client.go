@@ -114,7 +114,17 @@ func (k *Keeper) open(c mailgrant.Credential) (oauth.Credential, error) {
 
 func noCredential(r mailgrant.Registration) error {
 	return mailgrant.Errorf(mailgrant.Misset, nil, "the registration %s has nothing to prove itself with", r.Name).
-		Fix("add its client secret: mailgrant registration credential add %s", r.ID)
+		Fix("add its client secret: mailgrant registration credential add %s (a public client, which has none: --kind none)", r.ID)
+}
+
+// proves says before a person is troubled whether the code they bring back could be
+// exchanged. Who has no credential and is no public client finds out only then.
+func (k *Keeper) proves(ctx context.Context, s situation) error {
+	clients, err := k.clients(ctx, s)
+	if err == nil && clients[0].Credential.Kind == "" && s.set.AuthMethod != "none" {
+		err = noCredential(s.reg)
+	}
+	return err
 }
 
 // expired is found out here before the provider says it.

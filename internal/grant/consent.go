@@ -61,6 +61,9 @@ func (k *Keeper) Begin(ctx context.Context, org, grant mailgrant.ID, o BeginOpti
 	if err != nil {
 		return Consent{}, err
 	}
+	if err := k.proves(ctx, s); err != nil {
+		return Consent{}, err
+	}
 	sec := secrets{Verifier: oauth.NewVerifier(), Nonce: random(), Link: o.link, Asked: s.plan.Asked, Made: s.reg.Signature()}
 	f := store.Flow{Org: org, Registration: s.reg.ID, Grant: grant, Kind: store.FlowConsent, RedirectURI: k.RedirectURI(s.reg.ID), ReturnTo: o.ReturnTo, By: o.By}
 	state, cookie, err := k.newFlow(ctx, f, sec, o.Cookie)

@@ -509,3 +509,41 @@ func TestProvidersThatDoNotSay(t *testing.T) {
 		}
 	}
 }
+
+// Nobody is sent to the provider when the code they bring back could not be exchanged.
+func TestConsentIsNotBegunWithoutCredential(t *testing.T) {
+	h := newHouse(t)
+	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+	link, _, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
+	h.must(err)
+	token := link[strings.LastIndex(link, "/")+1:]
+	ended := time.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		name string
+		set  func() // changes what the registration has
+	}{
+		{"none", func() {}},
+		{"one that has ended", func() { h.secret("s1", &ended) }},
+	} {
+		have, err := h.store.Credentials(h.ctx, h.org, h.reg.ID)
+		h.must(err)
+		for _, x := range have {
+			h.must(h.store.DeleteCredential(h.ctx, h.org, x.ID))
+		}
+		c.set()
+		_, err = h.Begin(h.ctx, h.org, g.ID, grant.BeginOptions{})
+		begin := h.is(err, mailgrant.Misset, "begin with "+c.name)
+		_, err = h.BeginLink(h.ctx, token, grant.BeginOptions{})
+		h.is(err, mailgrant.Misset, "begin by link with "+c.name)
+		_, _, err = h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
+		h.is(err, mailgrant.Misset, "a link with "+c.name)
+		if want := "mailgrant registration credential add " + string(h.reg.ID); !strings.Contains(begin.Remedy, want) {
+			t.Errorf("with %s: the remedy is %q, want %q in it", c.name, begin.Remedy, want)
+		}
+	}
+	public := mailgrant.Credential{ID: mailgrant.NewID(mailgrant.PrefixCredential), Org: h.org, Registration: h.reg.ID, Kind: mailgrant.CredentialNone}
+	h.must(h.store.CreateCredential(h.ctx, public))
+	if _, err := h.Begin(h.ctx, h.org, g.ID, grant.BeginOptions{}); err != nil {
+		t.Errorf("a public client: %v", err)
+	}
+}

@@ -47,6 +47,11 @@ func (k *Keeper) Link(ctx context.Context, org, grant mailgrant.ID, kind store.F
 	case kind != store.FlowConsent && kind != store.FlowAdminConsent:
 		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "there is no link of the kind %.40q", kind).Fix("use consent or admin_consent").At("kind")
 	}
+	if kind == store.FlowConsent {
+		if err := k.proves(ctx, s); err != nil {
+			return "", expires, err
+		}
+	}
 	token, now := random(), k.Now()
 	l := store.ConsentLink{ID: mailgrant.NewID("lnk"), Org: org, Grant: grant, Kind: kind, Hash: k.Vault.Hash(hashLink, token),
 		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(linkLife)}
