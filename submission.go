@@ -59,7 +59,7 @@ type Submission struct {
 	Duplicate      bool            `json:"possible_duplicate,omitempty"`
 	Attempts       int             `json:"attempts"`
 	AcceptedAt     time.Time       `json:"accepted_at"`
-	DueAt          time.Time       `json:"due_at"`
+	DueAt          time.Time       `json:"due_at,omitzero"` // of the next attempt
 	ExpiresAt      time.Time       `json:"expires_at"`
 	FinalAt        *time.Time      `json:"final_at,omitempty"`
 	Finding        *Finding        `json:"finding,omitempty"` // of the last attempt that did not deliver

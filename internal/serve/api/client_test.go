@@ -47,6 +47,11 @@ func TestClientSendsAndReads(t *testing.T) {
 		t.Error("raw differs from what was sent")
 	}
 	delivered(t, c, sub.ID)
+	for _, path := range []string{"/v1/submissions/" + string(sub.ID), "/v1/submissions"} { // it is due no more
+		if a := r.ask("GET", path, r.key(mailgrant.ScopeRead), "").wants(t, 200); strings.Contains(string(a.body), "due_at") || strings.Contains(string(a.body), "0001-01-01") {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
 	attempts, err := c.Attempts(ctx, sub.ID)
 	must(t, err)
 	if len(attempts) != 1 || attempts[0].Fate != mailgrant.FateDelivered {

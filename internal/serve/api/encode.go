@@ -93,7 +93,9 @@ func appendSubmission(b []byte, s *mailgrant.Submission) []byte {
 	flag(`,"possible_duplicate":`, s.Duplicate)
 	b = strconv.AppendInt(append(b, `,"attempts":`...), int64(s.Attempts), 10)
 	moment(`,"accepted_at":`, s.AcceptedAt)
-	moment(`,"due_at":`, s.DueAt)
+	if !s.DueAt.IsZero() {
+		moment(`,"due_at":`, s.DueAt)
+	}
 	moment(`,"expires_at":`, s.ExpiresAt)
 	if s.FinalAt != nil {
 		moment(`,"final_at":`, *s.FinalAt)
