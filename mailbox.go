@@ -40,6 +40,7 @@ type Mailbox struct {
 	Role        MailboxRole  `json:"role,omitempty"`
 	Person      string       `json:"person,omitempty"` // personal: the address of its person, where it differs
 	Grant       ID           `json:"grant,omitempty"`
+	GrantState  GrantState   `json:"grant_state,omitempty"` // mail leaves only while it is active; set when read
 	Transport   string       `json:"transport"`           // "auto", "smtp", "graph", "gmail"
 	Senders     []string     `json:"senders,omitempty"`   // From rules: "a@x", "*@x"; empty = the address itself
 	Limits      Limits       `json:"limits"`              // zero fields take the provider's

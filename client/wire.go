@@ -290,6 +290,7 @@ type MailboxHealth struct {
 	ID          mailgrant.ID           `json:"id"`
 	Address     string                 `json:"address"`
 	State       mailgrant.MailboxState `json:"state"`
+	GrantState  mailgrant.GrantState   `json:"grant_state,omitempty"`
 	Cause       string                 `json:"cause,omitempty"` // of its hold
 	Waiting     int64                  `json:"waiting"`
 	LastSuccess *time.Time             `json:"last_success,omitempty"`

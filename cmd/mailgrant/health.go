@@ -53,7 +53,7 @@ func (p *printer) health(h client.Health) {
 	p.line("")
 	var rows [][]string
 	for _, m := range h.Mailboxes {
-		rows = append(rows, []string{m.Address, string(m.State), m.Cause, strconv.FormatInt(m.Waiting, 10), date(m.LastSuccess)})
+		rows = append(rows, []string{m.Address, mailboxState(m.State, m.GrantState), m.Cause, strconv.FormatInt(m.Waiting, 10), date(m.LastSuccess)})
 	}
 	p.table([]string{"MAILBOX", "STATE", "CAUSE", "WAITING", "LAST SUCCESS"}, rows)
 }

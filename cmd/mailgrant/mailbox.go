@@ -36,7 +36,7 @@ func mailboxList(c *cli) *cobra.Command {
 					if m.Hold != nil {
 						why = m.Hold.Finding.Title
 					}
-					rows = append(rows, []string{string(m.ID), m.Address, string(m.Role), string(m.Kind), string(m.State), string(m.Grant), why})
+					rows = append(rows, []string{string(m.ID), m.Address, string(m.Role), string(m.Kind), mailboxState(m.State, m.GrantState), string(m.Grant), why})
 				}
 				p.table([]string{"ID", "ADDRESS", "ROLE", "KIND", "STATE", "GRANT", "WHY"}, rows)
 			})
@@ -225,6 +225,18 @@ func mailboxSwitch(c *cli, verb string, disabled bool) *cobra.Command {
 	}
 }
 
+// mailboxState says of a mailbox that is neither held nor switched off what its
+// grant keeps it from.
+func mailboxState(state mailgrant.MailboxState, grant mailgrant.GrantState) string {
+	switch {
+	case state != mailgrant.MailboxActive || grant == mailgrant.GrantActive:
+		return string(state)
+	case grant == "":
+		return "no grant"
+	}
+	return "grant " + string(grant)
+}
+
 func (c *cli) showMailbox(cmd *cobra.Command, m mailgrant.Mailbox) error {
 	return c.show(cmd, m, func(p *printer) {
 		role := string(m.Role)
@@ -237,7 +249,7 @@ func (c *cli) showMailbox(cmd *cobra.Command, m mailgrant.Mailbox) error {
 		}
 		p.fields("ID", string(m.ID), "Address", m.Address, "Name", m.DisplayName, "Kind", string(m.Kind), "Role", role, "Person", m.Person,
 			"Grant", string(m.Grant), "Transport", m.Transport, "Senders", joined(m.Senders), "Limits", limitWords(m.Limits),
-			"Life", life, "Uncertain", m.Uncertain, "State", string(m.State), "Last success", date(m.LastSuccess))
+			"Life", life, "Uncertain", m.Uncertain, "State", mailboxState(m.State, m.GrantState), "Last success", date(m.LastSuccess))
 		if h := m.Hold; h != nil {
 			p.line("")
 			p.line("Held since %s: %s", date(&h.Since), oneLine(h.Finding.Title))

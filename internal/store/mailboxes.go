@@ -8,12 +8,13 @@ import (
 	"github.com/mailgrant/mailgrant"
 )
 
-const mailboxColumns = "SELECT doc, state, hold, last_success FROM mailboxes"
+const mailboxColumns = `SELECT doc, state, hold, last_success,
+	COALESCE((SELECT g.state FROM grants g WHERE g.org = mailboxes.org AND g.id = mailboxes.grant_id), '') FROM mailboxes`
 
 func mailboxRow(r rows) (mailgrant.Mailbox, error) {
-	var text, state, hold string
+	var text, state, hold, grant string
 	var success int64
-	if err := r.Scan(&text, &state, &hold, &success); err != nil {
+	if err := r.Scan(&text, &state, &hold, &success, &grant); err != nil {
 		return mailgrant.Mailbox{}, err
 	}
 	m := fromJSON[mailgrant.Mailbox](text)
@@ -21,6 +22,7 @@ func mailboxRow(r rows) (mailgrant.Mailbox, error) {
 		return mailgrant.Mailbox{}, errors.New("store: a mailbox does not read")
 	}
 	m.State, m.Hold, m.LastSuccess = mailgrant.MailboxState(state), fromJSON[mailgrant.Hold](hold), timeOf(success)
+	m.GrantState = mailgrant.GrantState(grant)
 	return *m, nil
 }
 
@@ -63,7 +65,7 @@ func (s *Store) CreateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
 
 // settingsOf is what of a mailbox only people change.
 func settingsOf(m mailgrant.Mailbox) string {
-	m.State, m.Hold, m.LastSuccess = "", nil, nil
+	m.State, m.Hold, m.LastSuccess, m.GrantState = "", nil, nil, ""
 	return toJSON(m)
 }
 

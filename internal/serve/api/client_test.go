@@ -269,6 +269,20 @@ func TestClientGrantsAndTokens(t *testing.T) {
 	if got, err := c.Revoke(ctx, g.ID); err != nil || got.State != mailgrant.GrantRevoked {
 		t.Errorf("revoke: %+v, %v", got, err)
 	}
+	// What a mailbox's grant is follows it, wherever the mailbox is shown.
+	shown := func(want mailgrant.GrantState) {
+		t.Helper()
+		one, err := c.Mailbox(ctx, r.box.Address)
+		must(t, err)
+		list, err := c.Mailboxes(ctx)
+		must(t, err)
+		h, err := c.Health(ctx)
+		must(t, err)
+		if one.GrantState != want || list[0].GrantState != want || h.Mailboxes[0].GrantState != want {
+			t.Errorf("got %q, %q and %q, want %q", one.GrantState, list[0].GrantState, h.Mailboxes[0].GrantState, want)
+		}
+	}
+	shown(mailgrant.GrantRevoked)
 	if _, err := c.Token(ctx, g.ID, ""); !errors.Is(err, mailgrant.Lapsed) || mailgrant.AsError(err).Finding == nil {
 		t.Errorf("a token of a revoked grant: %v", err)
 	}
@@ -278,6 +292,11 @@ func TestClientGrantsAndTokens(t *testing.T) {
 	if person.State != mailgrant.GrantPending || person.Flow != mailgrant.FlowCode || !slices.Equal(person.Capabilities, []mailgrant.Capability{mailgrant.CanSMTP}) {
 		t.Errorf("got %+v", person)
 	}
+	made, err := c.CreateMailbox(ctx, client.MailboxSettings{Address: pointer("kim@contoso.example"), Grant: &person.ID})
+	if err != nil || made.GrantState != mailgrant.GrantPending || made.State != mailgrant.MailboxActive {
+		t.Errorf("got %+v, %v", made, err)
+	}
+	must(t, c.DeleteMailbox(ctx, made.Address))
 	link, err := c.Link(ctx, person.ID, "consent")
 	must(t, err)
 	if !strings.HasPrefix(link.URL, publicURL+"/connect/") || link.Kind != "consent" || time.Until(link.ExpiresAt) < time.Hour {

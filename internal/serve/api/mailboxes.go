@@ -65,6 +65,9 @@ func (c *call) createMailbox() error {
 			return err
 		}
 	}
+	if made, err = c.Store.Mailbox(c.r.Context(), made.Org, made.ID); err != nil { // with what follows from its grant
+		return err
+	}
 	return c.made(made, "/v1/mailboxes/"+string(made.ID))
 }
 

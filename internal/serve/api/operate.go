@@ -83,7 +83,7 @@ func (c *call) healthOf(org mailgrant.ID, h *client.Health) error {
 		h.Queue += n.Waiting
 	}
 	for _, m := range boxes {
-		e := client.MailboxHealth{ID: m.ID, Address: m.Address, State: m.State, Waiting: waiting[m.ID], LastSuccess: m.LastSuccess}
+		e := client.MailboxHealth{ID: m.ID, Address: m.Address, State: m.State, GrantState: m.GrantState, Waiting: waiting[m.ID], LastSuccess: m.LastSuccess}
 		if m.Hold != nil {
 			e.Cause = m.Hold.Finding.Cause
 		}
