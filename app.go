@@ -22,10 +22,11 @@ type App struct {
 type Scope string
 
 const (
-	ScopeSend   Scope = "send"   // make submissions, read its own
-	ScopeRead   Scope = "read"   // read submissions, events, mailboxes, grants of the organization
-	ScopeToken  Scope = "token"  // have access tokens of the app's mailboxes
-	ScopeManage Scope = "manage" // change everything of the organization
+	ScopeSend    Scope = "send"    // make submissions, read its own
+	ScopeReceive Scope = "receive" // read arrivals of the app's mailboxes, and say what became of them
+	ScopeRead    Scope = "read"    // read submissions, events, mailboxes, grants of the organization
+	ScopeToken   Scope = "token"   // have access tokens of the app's mailboxes
+	ScopeManage  Scope = "manage"  // change everything of the organization
 )
 
 // A Key is the secret an app shows. It is shown once and kept as a hash.

@@ -25,6 +25,9 @@ const (
 	PrefixApp          = "app"
 	PrefixKey          = "key"
 	PrefixSubmission   = "msg"
+	PrefixArrival      = "arr"
+	PrefixWebhook      = "whk"
+	PrefixDelivery     = "dlv"
 	PrefixTrace        = "trc"
 	PrefixNode         = "nod"
 )

@@ -41,13 +41,14 @@ type Mailbox struct {
 	Person      string       `json:"person,omitempty"` // personal: the address of its person, where it differs
 	Grant       ID           `json:"grant,omitempty"`
 	GrantState  GrantState   `json:"grant_state,omitempty"` // mail leaves only while it is active; set when read
-	Transport   string       `json:"transport"`           // "auto", "smtp", "graph", "gmail"
-	Senders     []string     `json:"senders,omitempty"`   // From rules: "a@x", "*@x"; empty = the address itself
-	Limits      Limits       `json:"limits"`              // zero fields take the provider's
-	Life        Duration     `json:"life,omitempty"`      // of a submission; 0 = 5 days
-	Uncertain   string       `json:"uncertain,omitempty"` // "resend" (default), "hold"
-	State       MailboxState `json:"state"`               //
-	Hold        *Hold        `json:"hold,omitempty"`      // why it is held
+	Transport   string       `json:"transport"`             // "auto", "smtp", "graph", "gmail"
+	Senders     []string     `json:"senders,omitempty"`     // From rules: "a@x", "*@x"; empty = the address itself
+	Limits      Limits       `json:"limits"`                // zero fields take the provider's
+	Life        Duration     `json:"life,omitempty"`        // of a submission; 0 = 5 days
+	Receive     *Receive     `json:"receive,omitempty"`     // how it is read; nil = it is not
+	Uncertain   string       `json:"uncertain,omitempty"`   // "resend" (default), "hold"
+	State       MailboxState `json:"state"`                 //
+	Hold        *Hold        `json:"hold,omitempty"`        // why it is held
 	LastSuccess *time.Time   `json:"last_success,omitempty"`
 	CreatedAt   time.Time    `json:"created_at"`
 	UpdatedAt   time.Time    `json:"updated_at"`
