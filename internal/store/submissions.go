@@ -251,20 +251,23 @@ func (s *Store) Submissions(ctx context.Context, org mailgrant.ID, f SubmissionF
 
 // Attempts are those of a submission, in order.
 func (s *Store) Attempts(ctx context.Context, org, submission mailgrant.ID) ([]mailgrant.Attempt, error) {
-	return list(ctx, s.eng, "SELECT n, doc FROM attempts WHERE org = ? AND submission = ? ORDER BY n", []any{string(org), string(submission)},
-		func(r rows) (mailgrant.Attempt, error) {
-			var n int64
-			var text string
-			if err := r.Scan(&n, &text); err != nil {
-				return mailgrant.Attempt{}, err
-			}
-			a := fromJSON[mailgrant.Attempt](text)
-			if a == nil {
-				return mailgrant.Attempt{}, errors.New("store: an attempt does not read")
-			}
-			a.N = int(n)
-			return *a, nil
-		})
+	return s.AttemptsAfter(ctx, org, submission, 0, 0)
+}
+
+const attemptColumns = "SELECT n, doc FROM attempts"
+
+func attemptRow(r rows) (mailgrant.Attempt, error) {
+	var n int64
+	var text string
+	if err := r.Scan(&n, &text); err != nil {
+		return mailgrant.Attempt{}, err
+	}
+	a := fromJSON[mailgrant.Attempt](text)
+	if a == nil {
+		return mailgrant.Attempt{}, errors.New("store: an attempt does not read")
+	}
+	a.N = int(n)
+	return *a, nil
 }
 
 // CancelSubmission ends a submission that is not being sent. One that is
@@ -581,37 +584,6 @@ func cutID(t time.Time, prefix string) string {
 		b.WriteByte(letters[ms>>shift&31])
 	}
 	return b.String()
-}
-
-// Counts is how many submissions a mailbox has waiting, and since when.
-type Counts struct {
-	Mailbox mailgrant.ID `json:"mailbox"`
-	Waiting int64        `json:"waiting"`
-	Oldest  time.Time    `json:"oldest"`
-}
-
-// Queue counts what waits, by mailbox.
-func (s *Store) Queue(ctx context.Context, org mailgrant.ID) ([]Counts, error) {
-	boxes, err := s.Mailboxes(ctx, org)
-	if err != nil {
-		return nil, err
-	}
-	var out []Counts
-	for _, m := range boxes {
-		var n int64
-		var oldest *int64
-		if err := scan(ctx, s.eng, "SELECT COUNT(*), MIN(due_at) FROM submissions WHERE mailbox = ? AND state < 3", []any{string(m.ID)}, &n, &oldest); err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			c := Counts{Mailbox: m.ID, Waiting: n}
-			if oldest != nil {
-				c.Oldest = fromMicros(*oldest)
-			}
-			out = append(out, c)
-		}
-	}
-	return out, nil
 }
 
 // UndoAttempt says that submissions were not sent after all.

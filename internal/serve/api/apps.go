@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"slices"
 
 	"github.com/mailgrant/mailgrant"
@@ -9,11 +10,7 @@ import (
 )
 
 func (c *call) listApps() error {
-	all, err := c.Store.Apps(c.r.Context(), c.by.Org)
-	if err != nil {
-		return err
-	}
-	return page(c, all, func(a mailgrant.App) string { return string(a.ID) })
+	return page(c, c.Store.AppsAfter, func(a mailgrant.App) mailgrant.ID { return a.ID })
 }
 
 // app finds one by id or name.
@@ -100,11 +97,9 @@ func (c *call) listKeys() error {
 	if err != nil {
 		return err
 	}
-	all, err := c.Store.Keys(c.r.Context(), a.Org, a.ID)
-	if err != nil {
-		return err
-	}
-	return page(c, all, func(k mailgrant.Key) string { return string(k.ID) })
+	return page(c, func(ctx context.Context, org, after mailgrant.ID, limit int) ([]mailgrant.Key, error) {
+		return c.Store.KeysAfter(ctx, org, a.ID, after, limit)
+	}, func(k mailgrant.Key) mailgrant.ID { return k.ID })
 }
 
 // issueKey makes a key. Its secret is in this answer and in no other. SE-10.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -42,23 +43,27 @@ func (c *call) replyGrant(g mailgrant.Grant, err error) error {
 }
 
 func (c *call) listGrants() error {
-	regs, err := c.Store.Registrations(c.r.Context(), c.by.Org)
+	return page(c, c.grantsAfter, func(g client.Grant) mailgrant.ID { return g.ID })
+}
+
+func (c *call) grantsAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]client.Grant, error) {
+	some, err := c.Store.GrantsAfter(ctx, org, after, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	of := map[mailgrant.ID]mailgrant.Registration{}
-	for _, r := range regs {
-		of[r.ID] = r
+	regs := map[mailgrant.ID]mailgrant.Registration{} // few of many grants
+	list := make([]client.Grant, len(some))
+	for i, g := range some {
+		r, ok := regs[g.Registration]
+		if !ok {
+			if r, err = c.Store.Registration(ctx, org, g.Registration); err != nil {
+				return nil, err
+			}
+			regs[g.Registration] = r
+		}
+		list[i] = shownGrant(g, r)
 	}
-	all, err := c.Store.Grants(c.r.Context(), c.by.Org)
-	if err != nil {
-		return err
-	}
-	list := make([]client.Grant, len(all))
-	for i, g := range all {
-		list[i] = shownGrant(g, of[g.Registration])
-	}
-	return page(c, list, func(g client.Grant) string { return string(g.ID) })
+	return list, nil
 }
 
 func (c *call) grant() (mailgrant.Grant, error) {
@@ -102,7 +107,7 @@ func (c *call) registrationFor(id *mailgrant.ID) (mailgrant.Registration, error)
 	if id != nil {
 		return c.Store.Registration(c.r.Context(), c.by.Org, *id)
 	}
-	all, err := c.Store.Registrations(c.r.Context(), c.by.Org)
+	all, err := c.Store.RegistrationsAfter(c.r.Context(), c.by.Org, "", 2)
 	switch {
 	case err != nil:
 		return mailgrant.Registration{}, err
@@ -110,7 +115,7 @@ func (c *call) registrationFor(id *mailgrant.ID) (mailgrant.Registration, error)
 		return mailgrant.Registration{}, mailgrant.Errorf(mailgrant.Misset, nil, "there is no registration yet").
 			Fix("make one first: mailgrant registration add").At("registration")
 	case len(all) > 1:
-		return mailgrant.Registration{}, mailgrant.Errorf(mailgrant.Invalid, nil, "there are %d registrations, and the grant names none", len(all)).
+		return mailgrant.Registration{}, mailgrant.Errorf(mailgrant.Invalid, nil, "there are several registrations, and the grant names none").
 			Fix("name one: mailgrant registration list").At("registration")
 	}
 	return all[0], nil

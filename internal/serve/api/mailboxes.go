@@ -15,11 +15,7 @@ import (
 )
 
 func (c *call) listMailboxes() error {
-	all, err := c.Store.Mailboxes(c.r.Context(), c.by.Org)
-	if err != nil {
-		return err
-	}
-	return page(c, all, func(m mailgrant.Mailbox) string { return string(m.ID) })
+	return page(c, c.Store.MailboxesAfter, func(m mailgrant.Mailbox) mailgrant.ID { return m.ID })
 }
 
 // mailbox finds one by id or address.

@@ -73,7 +73,7 @@ func (c *call) healthOf(org mailgrant.ID, h *client.Health) error {
 	if err != nil {
 		return err
 	}
-	counts, err := c.Store.Queue(ctx, org)
+	counts, err := c.Store.QueueAfter(ctx, org, "", 0)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"strings"
 	"time"
 	"unicode"
@@ -10,17 +11,16 @@ import (
 )
 
 func (c *call) listOrganizations() error {
-	all, err := c.Store.Organizations(c.r.Context())
-	if err != nil {
-		return err
-	}
-	var mine []mailgrant.Organization
-	for _, o := range all {
-		if c.by.Operator || o.ID == c.by.Org {
-			mine = append(mine, o)
+	return page(c, func(ctx context.Context, org, after mailgrant.ID, limit int) ([]mailgrant.Organization, error) {
+		if c.by.Operator {
+			return c.Store.OrganizationsAfter(ctx, after, limit)
 		}
-	}
-	return page(c, mine, func(o mailgrant.Organization) string { return string(o.ID) })
+		own, err := c.Store.Organization(ctx, org)
+		if err != nil || own.ID <= after {
+			return nil, err
+		}
+		return []mailgrant.Organization{own}, nil
+	}, func(o mailgrant.Organization) mailgrant.ID { return o.ID })
 }
 
 // named is the organization that the path names, if the caller may know of it.

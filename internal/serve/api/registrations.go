@@ -85,17 +85,21 @@ func missing(r mailgrant.Registration, t provider.Template, credentials int) (li
 }
 
 func (c *call) listRegistrations() error {
-	all, err := c.Store.Registrations(c.r.Context(), c.by.Org)
+	return page(c, c.registrationsAfter, func(r client.Registration) mailgrant.ID { return r.ID })
+}
+
+func (c *call) registrationsAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]client.Registration, error) {
+	some, err := c.Store.RegistrationsAfter(ctx, org, after, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	list := make([]client.Registration, len(all))
-	for i, r := range all {
+	list := make([]client.Registration, len(some))
+	for i, r := range some {
 		if list[i], err = c.shown(r); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return page(c, list, func(r client.Registration) string { return string(r.ID) })
+	return list, nil
 }
 
 func (c *call) registration() (mailgrant.Registration, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/json"
@@ -58,9 +59,9 @@ func (c *call) done() error {
 	return nil
 }
 
-// page answers with the part of a list that the query asks for. The list is in
-// the order of its ids; its cursor is the last one that was shown.
-func page[T any](c *call, all []T, id func(T) string) error {
+// page answers with the part of a list that the query asks for. read gives so many
+// at most, in the order of their ids, after one of them; that is the cursor.
+func page[T any](c *call, read func(ctx context.Context, org, after mailgrant.ID, limit int) ([]T, error), id func(T) mailgrant.ID) error {
 	limit, err := c.q.limit(pageMax)
 	if err != nil {
 		return err
@@ -69,17 +70,14 @@ func page[T any](c *call, all []T, id func(T) string) error {
 	if err != nil {
 		return err
 	}
-	if after != "" {
-		n := 0
-		for n < len(all) && id(all[n]) <= after {
-			n++
-		}
-		all = all[n:]
+	some, err := read(c.r.Context(), c.by.Org, mailgrant.ID(after), limit+1) // one more shows whether there is more
+	if err != nil {
+		return err
 	}
-	p := client.Page[T]{Items: all}
-	if len(all) > limit {
-		p.Items = all[:limit]
-		p.Next = c.next(id(all[limit-1]))
+	p := client.Page[T]{Items: some}
+	if len(some) > limit {
+		p.Items = some[:limit]
+		p.Next = c.next(string(id(some[limit-1])))
 	}
 	if p.Items == nil {
 		p.Items = []T{}

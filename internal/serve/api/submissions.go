@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -270,11 +271,10 @@ func (c *call) listAttempts() error {
 	if err != nil {
 		return err
 	}
-	l, err := c.Store.Attempts(c.r.Context(), c.by.Org, sub.ID)
-	if err != nil {
-		return err
-	}
-	return c.reply(client.Page[mailgrant.Attempt]{Items: l})
+	return page(c, func(ctx context.Context, org, after mailgrant.ID, limit int) ([]mailgrant.Attempt, error) {
+		n, _ := strconv.Atoi(string(after)) // of a cursor of ours; "" begins
+		return c.Store.AttemptsAfter(ctx, org, sub.ID, n, limit)
+	}, func(a mailgrant.Attempt) mailgrant.ID { return mailgrant.ID(strconv.Itoa(a.N)) })
 }
 
 // getRaw gives the bytes of a message as they leave.
@@ -319,17 +319,12 @@ func (c *call) cancelSubmission() error { return c.change(c.Outbox.Cancel) }
 func (c *call) retrySubmission() error  { return c.change(c.Outbox.Retry) }
 
 func (c *call) getQueue() error {
-	counts, err := c.Store.Queue(c.r.Context(), c.by.Org)
-	if err != nil {
-		return err
-	}
-	list := make([]client.Waiting, len(counts))
-	for i, n := range counts {
-		m, err := c.Store.Mailbox(c.r.Context(), c.by.Org, n.Mailbox)
-		if err != nil {
-			return err
+	return page(c, func(ctx context.Context, org, after mailgrant.ID, limit int) ([]client.Waiting, error) {
+		some, err := c.Store.QueueAfter(ctx, org, after, limit)
+		list := make([]client.Waiting, len(some))
+		for i, n := range some {
+			list[i] = client.Waiting{Mailbox: n.Mailbox, Address: n.Address, Waiting: n.Waiting, Oldest: n.Oldest, Hold: n.Hold}
 		}
-		list[i] = client.Waiting{Mailbox: m.ID, Address: m.Address, Waiting: n.Waiting, Oldest: n.Oldest, Hold: m.Hold}
-	}
-	return c.reply(client.Page[client.Waiting]{Items: list})
+		return list, err
+	}, func(w client.Waiting) mailgrant.ID { return w.Mailbox })
 }

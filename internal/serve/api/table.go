@@ -81,7 +81,7 @@ func table() []endpoint {
 		{method: get, path: "/v1/submissions/{submission}", id: "getSubmission", scopes: sees, text: "Show a submission",
 			out: mailgrant.Submission{}, status: 200, do: (*call).getSubmission},
 		{method: get, path: "/v1/submissions/{submission}/attempts", id: "listAttempts", scopes: sees, text: "List the tries to hand a submission over, oldest first",
-			out: client.Page[mailgrant.Attempt]{}, status: 200, do: (*call).listAttempts},
+			out: client.Page[mailgrant.Attempt]{}, status: 200, query: pages, do: (*call).listAttempts},
 		{method: get, path: "/v1/submissions/{submission}/raw", id: "getRaw", scopes: sees, text: "Give the bytes of a message as they leave",
 			status: 200, also: []string{messageType}, do: (*call).getRaw},
 		{method: post, path: "/v1/submissions/{submission}/cancel", id: "cancelSubmission", scopes: sees, text: "Cancel a submission that is not being sent: the app's own, with the right manage any",
@@ -89,7 +89,7 @@ func table() []endpoint {
 		{method: post, path: "/v1/submissions/{submission}/retry", id: "retrySubmission", scopes: sees, text: "Make a submission due now: the app's own, with the right manage any",
 			out: mailgrant.Submission{}, status: 200, do: (*call).retrySubmission},
 		{method: get, path: "/v1/queue", id: "getQueue", scopes: reads, text: "Say what waits, by mailbox",
-			out: client.Page[client.Waiting]{}, status: 200, do: (*call).getQueue},
+			out: client.Page[client.Waiting]{}, status: 200, query: pages, do: (*call).getQueue},
 		{method: get, path: "/v1/route", id: "explainRoute", scopes: sees, text: "Say which mailbox would carry a message, and why",
 			out: mailgrant.Route{}, status: 200, do: (*call).explainRoute, query: []param{
 				{name: "from", kind: "string", must: true, text: "Address in the From field."},

@@ -103,17 +103,17 @@ func (c *call) organization() error {
 	case !c.by.Operator || c.route.orgless && named == "":
 		return nil
 	}
+	if named == "" {
+		return c.onlyOrganization()
+	}
+	if named.Is(mailgrant.PrefixOrganization) {
+		o, err := c.Store.Organization(c.r.Context(), named)
+		c.by.Org = o.ID
+		return err
+	}
 	all, err := c.Store.Organizations(c.r.Context())
 	if err != nil {
 		return err
-	}
-	if named == "" {
-		if len(all) == 1 {
-			c.by.Org = all[0].ID
-			return nil
-		}
-		return mailgrant.Errorf(mailgrant.Invalid, httpStatus(http.StatusBadRequest), "there are %d organizations, and the request names none", len(all)).
-			Fix("name one: --organization ID, or the header %s", organizationHeader).At(organizationHeader)
 	}
 	for _, o := range all {
 		if o.ID == named || strings.EqualFold(o.Name, string(named)) {
@@ -122,6 +122,23 @@ func (c *call) organization() error {
 		}
 	}
 	return noOrganization(named)
+}
+
+// onlyOrganization is meant where none is named.
+func (c *call) onlyOrganization() error {
+	some, err := c.Store.OrganizationsAfter(c.r.Context(), "", 2)
+	if err != nil {
+		return err
+	}
+	switch len(some) {
+	case 0:
+		return mailgrant.Errorf(mailgrant.Misset, nil, "there is no organization").Fix("make one: mailgrant organization add NAME")
+	case 2:
+		return mailgrant.Errorf(mailgrant.Invalid, httpStatus(http.StatusBadRequest), "there are several organizations, and the request names none").
+			Fix("name one: --organization ID, or the header %s", organizationHeader).At(organizationHeader)
+	}
+	c.by.Org = some[0].ID
+	return nil
 }
 
 func noOrganization(id mailgrant.ID) error {

@@ -41,6 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"SweepKeepsWhatIsNeeded":      sweep,
 		"BusyLanesNamesEachOnce":      busyLanes,
 		"KeysAreFoundByHash":          keysByHash,
+		"ListsByPages":                pages,
+		"QueueCountsByMailbox":        queue,
 		"CancelOnlyWhatIsNotUnderWay": cancel,
 		"AP01ForeignIdsEverywhere":    walk,
 		"BounceGoesWithItsFailure":    bounceGoesWith,

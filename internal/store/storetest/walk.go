@@ -19,7 +19,7 @@ import (
 // orgless are the methods that know no organization: what they are given is
 // secret or was found by another that does, or they see to the whole.
 var orgless = []string{"AppByName", "Backup", "Beat", "BusyLanes", "ClaimShards", "Close", "Clustered", "ConsentLinkByHash", "DueSubmissions",
-	"GrantsDue", "HandedSince", "KeyByHash", "Leave", "LoadKeyset", "NextDue", "OnLane", "Organization", "Organizations", "OwnShards", "Ping",
+	"GrantsDue", "HandedSince", "KeyByHash", "Leave", "LoadKeyset", "NextDue", "OnLane", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
 	"RegistrationAnywhere", "ReleaseShards", "Restore", "SaveKeyset", "SealedBy", "Sweep", "TakeFlow", "TouchKeys", "Unfinished",
 	"CreateOrganization", "UpdateOrganization", "DeleteOrganization", "UseConsentLink", "WatchEvents", "WakeLane"}
 
