@@ -279,6 +279,8 @@ type Health struct {
 	Database  string          `json:"database"` // sqlite, postgres
 	Uptime    time.Duration   `json:"uptime"`   // ns
 	Problems  []string        `json:"problems,omitempty"`
+	Held      int             `json:"held"`                // mailboxes that are held; the installation is well all the same
+	HeldSince time.Time       `json:"held_since,omitzero"` // of the one that is held longest
 	Mailboxes []MailboxHealth `json:"mailboxes,omitempty"`
 	Grants    map[string]int  `json:"grants,omitempty"` // how many in each state
 	Queue     int64           `json:"queue"`            // submissions that wait
@@ -291,7 +293,8 @@ type MailboxHealth struct {
 	Address     string                 `json:"address"`
 	State       mailgrant.MailboxState `json:"state"`
 	GrantState  mailgrant.GrantState   `json:"grant_state,omitempty"`
-	Cause       string                 `json:"cause,omitempty"` // of its hold
+	Cause       string                 `json:"cause,omitempty"`     // of its hold
+	HeldSince   time.Time              `json:"held_since,omitzero"` //
 	Waiting     int64                  `json:"waiting"`
 	LastSuccess *time.Time             `json:"last_success,omitempty"`
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,10 +33,28 @@ func newHealth(c *cli) *cobra.Command {
 	}
 }
 
+// heldWords says how many mailboxes are held, and since when.
+func heldWords(n int, since time.Time) string {
+	words := "1 mailbox is held"
+	if n > 1 {
+		words = strconv.Itoa(n) + " mailboxes are held"
+	}
+	switch {
+	case since.IsZero():
+		return words
+	case n > 1:
+		return words + ", the first since " + date(&since)
+	}
+	return words + " since " + date(&since)
+}
+
 func (p *printer) health(h client.Health) {
 	state := "well"
 	if !h.OK {
 		state = "not well"
+	}
+	if h.Held > 0 {
+		state += ", " + heldWords(h.Held, h.HeldSince)
 	}
 	p.fields("State", state, "Version", h.Version, "Node", string(h.Node), "Database", h.Database, "Up", span(h.Uptime), "Waiting", strconv.FormatInt(h.Queue, 10))
 	for _, s := range h.Problems {

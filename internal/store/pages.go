@@ -36,6 +36,22 @@ func (s *Store) GrantsAfter(ctx context.Context, org, after mailgrant.ID, limit 
 	return page(ctx, s.eng, grantColumns+" WHERE org = ?"+pageByID, []any{string(org)}, string(after), limit, grantRow)
 }
 
+// GrantStates counts the organization's grants by their state.
+func (s *Store) GrantStates(ctx context.Context, org mailgrant.ID) (map[mailgrant.GrantState]int, error) {
+	type count struct {
+		state string
+		n     int
+	}
+	all, err := list(ctx, s.eng, "SELECT state, COUNT(*) FROM grants WHERE org = ? GROUP BY state", []any{string(org)}, func(r rows) (c count, err error) {
+		return c, r.Scan(&c.state, &c.n)
+	})
+	m := map[mailgrant.GrantState]int{}
+	for _, c := range all {
+		m[mailgrant.GrantState(c.state)] = c.n
+	}
+	return m, err
+}
+
 // MailboxesAfter are a page of the organization's.
 func (s *Store) MailboxesAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]mailgrant.Mailbox, error) {
 	return page(ctx, s.eng, mailboxColumns+" WHERE org = ?"+pageByID, []any{string(org)}, string(after), limit, mailboxRow)

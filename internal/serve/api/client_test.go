@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -402,6 +403,21 @@ func TestClientOperates(t *testing.T) {
 	}
 	if h, err = r.client("").Health(ctx); err != nil || !h.OK || h.Version != "" || h.Mailboxes != nil {
 		t.Errorf("without a key: %+v, %v", h, err)
+	}
+	// A held mailbox is told of; the installation is well all the same.
+	since := time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
+	for i, at := range []time.Time{since.Add(time.Minute), since} {
+		m := r.mailbox(r.org, fmt.Sprint("held", i, "@contoso.example"), mailgrant.RoleNone)
+		must(t, r.store.HoldMailbox(ctx, r.org, m.ID, mailgrant.Hold{Since: at, ProbeAt: since.Add(3 * time.Hour), Finding: mailgrant.Finding{Cause: "mailbox-full"}}))
+	}
+	if h, err = r.op("").Health(ctx); err != nil || !h.OK || h.Held != 2 || !h.HeldSince.Equal(since) || !h.Mailboxes[2].HeldSince.Equal(since) {
+		t.Errorf("with held mailboxes: %+v, %v", h, err)
+	}
+	if got := r.ask("GET", "/v1/health", "", "").wants(t, 200); string(got.body) != "{\"ok\":true}\n" {
+		t.Errorf("without a key: %s", got.body)
+	}
+	for _, m := range h.Mailboxes[1:] {
+		must(t, op.DeleteMailbox(ctx, m.Address))
 	}
 	if h, err = r.client(r.key(mailgrant.ScopeRead)).Health(ctx); err != nil || len(h.Mailboxes) != 1 || h.Doors != nil {
 		t.Errorf("a reader: %+v, %v", h, err)

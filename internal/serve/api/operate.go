@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
@@ -85,15 +86,27 @@ func (c *call) healthOf(org mailgrant.ID, h *client.Health) error {
 	for _, m := range boxes {
 		e := client.MailboxHealth{ID: m.ID, Address: m.Address, State: m.State, GrantState: m.GrantState, Waiting: waiting[m.ID], LastSuccess: m.LastSuccess}
 		if m.Hold != nil {
-			e.Cause = m.Hold.Finding.Cause
+			e.Cause, e.HeldSince = m.Hold.Finding.Cause, m.Hold.Since
+		}
+		if m.State == mailgrant.MailboxHeld {
+			addHeld(h, e.HeldSince)
 		}
 		h.Mailboxes = append(h.Mailboxes, e)
 	}
-	grants, err := c.Store.Grants(ctx, org)
-	for _, g := range grants {
-		h.Grants[string(g.State)]++
+	grants, err := c.Store.GrantStates(ctx, org)
+	for state, n := range grants {
+		h.Grants[string(state)] += n
 	}
 	return err
+}
+
+// addHeld counts a held mailbox. What one provider refuses to one mailbox is no
+// reason for a load balancer to send people elsewhere: OK stays.
+func addHeld(h *client.Health, since time.Time) {
+	h.Held++
+	if !since.IsZero() && (h.HeldSince.IsZero() || since.Before(h.HeldSince)) {
+		h.HeldSince = since
+	}
 }
 
 const (

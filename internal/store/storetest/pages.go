@@ -33,6 +33,12 @@ func pages(t *testing.T, f *fixture) {
 		_, err = f.AcceptSubmission(f.ctx, store.Acceptance{Submission: their, Body: []byte("sealed")})
 		f.must(t, err)
 	}
+	g := f.grant(t)
+	g.Sealed = []byte("sealed")
+	f.must(t, f.CompleteConsent(f.ctx, g))
+	if n, err := f.GrantStates(f.ctx, f.org); err != nil || len(n) != 2 || n[mailgrant.GrantPending] != 5 || n[mailgrant.GrantActive] != 1 {
+		t.Errorf("grants by their state: %v, %v", n, err)
+	}
 	byPages(t, f, "registrations", f.Registrations, f.RegistrationsAfter, func(r mailgrant.Registration) mailgrant.ID { return r.ID })
 	byPages(t, f, "grants", f.Grants, f.GrantsAfter, func(g mailgrant.Grant) mailgrant.ID { return g.ID })
 	byPages(t, f, "mailboxes", f.Mailboxes, f.MailboxesAfter, func(m mailgrant.Mailbox) mailgrant.ID { return m.ID })
