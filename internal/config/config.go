@@ -112,6 +112,7 @@ type Keep struct {
 	Bodies      time.Duration `koanf:"bodies"`
 	Submissions time.Duration `koanf:"submissions"`
 	Events      time.Duration `koanf:"events"`
+	Arrivals    time.Duration `koanf:"arrivals"` // with their bodies, where a mailbox says nothing else
 }
 
 // Notices are told to people.
@@ -129,7 +130,7 @@ func Default() Config {
 		Listen:    []string{"http+insecure://127.0.0.1:8025", "submissions://:465", "submission://:587"},
 		Log:       Log{Level: "info", Format: "json"},
 		Limits:    Limits{MessageBytes: 35 << 20, Recipients: 500, Life: 5 * 24 * time.Hour},
-		Keep:      Keep{Bodies: 7 * 24 * time.Hour, Submissions: 90 * 24 * time.Hour, Events: 90 * 24 * time.Hour},
+		Keep:      Keep{Bodies: 7 * 24 * time.Hour, Submissions: 90 * 24 * time.Hour, Events: 90 * 24 * time.Hour, Arrivals: 30 * 24 * time.Hour},
 	}
 }
 

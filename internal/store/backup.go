@@ -23,11 +23,14 @@ var backupTables = []struct{ table, columns string }{
 	{"credentials", "org, id, registration, doc, sealed"},
 	{"grants", "org, id, registration, state, doc, live, generation, sealed, sealed_prev, consented_at, last_refresh, next_refresh, last_use, token_expires, finding, updated_at"},
 	{"admin_consents", "org, registration, doc"},
-	{"mailboxes", "org, id, address, role, grant_id, state, doc, hold, last_success"},
+	{"mailboxes", "org, id, address, role, grant_id, state, doc, hold, last_success, receive"},
 	{"apps", "org, id, name, doc"},
 	{"keys", "org, id, app, hash, doc, revoked_at, last_use"},
 	{"submissions", "org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, final_at, pending, finding, doc"},
 	{"idempotency", "org, app, key, submission, digest, expires_at"},
+	{"arrivals", "org, id, mailbox, state, noticed_at, body_until, after, remote, words, doc"},
+	{"seen", "mailbox, remote, loose, exact"},
+	{"readings", "org, mailbox, protocol, position, doc"},
 	{"chunks", "org, owner, n, sealed"},
 	{"attempts", "org, submission, n, doc"},
 	{"handed", "mailbox, hour, recipients"},
@@ -156,17 +159,28 @@ func (s *Store) Restore(ctx context.Context, r io.Reader, hold mailgrant.Finding
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the database is not empty").
 				Fix("restore into a fresh data directory or database")
 		}
-		if err := s.restoreRows(ctx, q, dec); err != nil {
+		if err := s.restoreRows(ctx, q, dec, head.Schema); err != nil {
 			return err
 		}
 		return s.afterRestore(ctx, q, hold)
 	})
 }
 
-func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) error {
+// insertOf puts a row of n values into a table. Columns are only ever added at
+// the end, so the rows of an older backup are shorter.
+func insertOf(table string, n int) string {
+	for _, t := range backupTables {
+		if columns := strings.Split(t.columns, ", "); t.table == table && n > 0 && n <= len(columns) {
+			return "INSERT INTO " + table + " (" + strings.Join(columns[:n], ", ") + ") VALUES (?" + strings.Repeat(", ?", n-1) + ")"
+		}
+	}
+	return ""
+}
+
+func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, schema int64) error {
 	inserts := map[string]string{}
 	for _, t := range backupTables {
-		inserts[t.table] = "INSERT INTO " + t.table + " (" + t.columns + ") VALUES (?" + strings.Repeat(", ?", strings.Count(t.columns, ",")) + ")"
+		inserts[t.table] = insertOf(t.table, len(strings.Split(t.columns, ", ")))
 	}
 	for count := int64(0); ; count++ {
 		var row backupRow
@@ -184,6 +198,9 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder) e
 			return nil
 		}
 		insert := inserts[row.Table]
+		if schema < newest {
+			insert = insertOf(row.Table, len(row.Row))
+		}
 		if insert == "" || len(row.Row) != strings.Count(insert, "?") {
 			return damaged(fmt.Errorf("a row of %q", row.Table))
 		}

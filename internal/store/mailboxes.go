@@ -55,8 +55,8 @@ func (s *Store) MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) (
 // CreateMailbox adds m.
 func (s *Store) CreateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
 	n, err := s.change(ctx, mailgrant.Event{Org: m.Org, Kind: "mailbox.created", Subject: m.ID, Mailbox: m.ID},
-		stmt{"INSERT INTO mailboxes (org, id, address, role, grant_id, state, doc) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			[]any{string(m.Org), string(m.ID), Key(m.Address), string(m.Role), string(m.Grant), string(m.State), settingsOf(m)}})
+		stmt{"INSERT INTO mailboxes (org, id, address, role, grant_id, state, doc, receive) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			[]any{string(m.Org), string(m.ID), Key(m.Address), string(m.Role), string(m.Grant), string(m.State), settingsOf(m), receiveOf(m)}})
 	if errors.Is(err, errReference) {
 		return notFound("organization", m.Org)
 	}
@@ -69,14 +69,26 @@ func settingsOf(m mailgrant.Mailbox) string {
 	return toJSON(m)
 }
 
+func receiveOf(m mailgrant.Mailbox) string {
+	if m.Receive == nil {
+		return ""
+	}
+	return m.Receive.Protocol
+}
+
+// ReadMailboxes are the mailboxes of all organizations that are to be read.
+func (s *Store) ReadMailboxes(ctx context.Context) ([]mailgrant.Mailbox, error) {
+	return list(ctx, s.eng, mailboxColumns+" WHERE receive <> '' ORDER BY id", nil, mailboxRow)
+}
+
 // UpdateMailbox replaces the settings of m, and its state when it is switched on
 // or off. A hold stays.
 func (s *Store) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
 	n, err := s.change(ctx, mailgrant.Event{Org: m.Org, Kind: "mailbox.changed", Subject: m.ID, Mailbox: m.ID},
-		stmt{`UPDATE mailboxes SET address = ?, role = ?, grant_id = ?, doc = ?,
+		stmt{`UPDATE mailboxes SET address = ?, role = ?, grant_id = ?, doc = ?, receive = ?,
 			state = CASE WHEN ? = 'disabled' THEN 'disabled' WHEN hold <> '' THEN 'held' ELSE 'active' END
 			WHERE org = ? AND id = ?`,
-			[]any{Key(m.Address), string(m.Role), string(m.Grant), settingsOf(m), string(m.State), string(m.Org), string(m.ID)}})
+			[]any{Key(m.Address), string(m.Role), string(m.Grant), settingsOf(m), receiveOf(m), string(m.State), string(m.Org), string(m.ID)}})
 	return written(n, err, "mailbox", m.ID)
 }
 
@@ -95,7 +107,11 @@ func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox still has %d submissions to send", waiting).
 				Fix("wait for them, or cancel them: mailgrant queue cancel")
 		}
-		if _, err := q.exec(ctx, "DELETE FROM mailboxes WHERE org = ? AND id = ?", string(org), string(id)); err != nil {
+		if err := execAll(ctx, q, []stmt{
+			{"DELETE FROM mailboxes WHERE org = ? AND id = ?", []any{string(org), string(id)}},
+			{"DELETE FROM seen WHERE mailbox = ?", []any{string(id)}}, // its arrivals stay, for their time
+			{"DELETE FROM readings WHERE mailbox = ?", []any{string(id)}},
+		}); err != nil {
 			return err
 		}
 		return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "mailbox.deleted", Subject: id, Mailbox: id})

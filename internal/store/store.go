@@ -275,6 +275,7 @@ var lists = map[string]string{
 	"app":          "mailgrant app list",
 	"key":          "mailgrant app key list APP",
 	"submission":   "mailgrant queue list --all",
+	"arrival":      "mailgrant arrival list",
 }
 
 // Absent says that there is no such thing, and where what there is can be seen.

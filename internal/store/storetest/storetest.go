@@ -49,6 +49,12 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"AttemptsAreNumbered":         attemptsAreNumbered,
 		"RetryOfUncertainIsFlagged":   retryUncertain,
 		"RE18RestoreWaitsForAPerson":  restoreWaits,
+		"CollectTakesOnce":            collectOnce,
+		"CollectIsAllOrNothing":       collectAll,
+		"ArrivalsAreFound":            arrivalsFound,
+		"ArrivalStates":               arrivalStates,
+		"AfterReadingIsKept":          afterReading,
+		"ArrivalsAreSwept":            arrivalsSwept,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -372,18 +378,18 @@ func consentResumes(t *testing.T, f *fixture) {
 
 func leaseIsExclusive(t *testing.T, f *fixture) {
 	g := f.grant(t)
-	_, a, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Now().Add(time.Minute))
+	_, a, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Minute)
 	f.must(t, err)
-	_, b, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_b", time.Now().Add(time.Minute))
+	_, b, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_b", time.Minute)
 	f.must(t, err)
 	if !a || b {
 		t.Errorf("lease: first %v, second %v", a, b)
 	}
 	f.must(t, f.ReleaseGrant(f.ctx, f.org, g.ID, "nod_a"))
-	if _, b, _ = f.LeaseGrant(f.ctx, f.org, g.ID, "nod_b", time.Now().Add(-time.Second)); !b {
+	if _, b, _ = f.LeaseGrant(f.ctx, f.org, g.ID, "nod_b", -time.Second); !b {
 		t.Error("a released lease was not given")
 	}
-	if _, a, _ = f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Now().Add(time.Minute)); !a {
+	if _, a, _ = f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Minute); !a {
 		t.Error("an ended lease was not given")
 	}
 }
@@ -417,7 +423,7 @@ func renewalIsFenced(t *testing.T, f *fixture) {
 	g := f.grant(t)
 	g.Sealed = []byte("one")
 	f.must(t, f.CompleteConsent(f.ctx, g))
-	g, _, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Now().Add(time.Minute))
+	g, _, err := f.LeaseGrant(f.ctx, f.org, g.ID, "nod_a", time.Minute)
 	f.must(t, err)
 	r := store.Renewal{Grant: g.ID, Org: f.org, Node: "nod_a", Generation: g.Generation, Sealed: []byte("two"), At: time.Now(), Next: time.Now().Add(time.Hour),
 		Handover: []store.Handover{{Resource: "outlook", Sealed: []byte("t"), Expires: time.Now().Add(time.Hour)}}}

@@ -20,7 +20,7 @@ import (
 // secret or was found by another that does, or they see to the whole.
 var orgless = []string{"AppByName", "Backup", "Beat", "BusyLanes", "ClaimShards", "Close", "Clustered", "ConsentLinkByHash", "DueSubmissions",
 	"GrantsDue", "HandedSince", "KeyByHash", "Leave", "LoadKeyset", "NextDue", "OnLane", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
-	"RegistrationAnywhere", "ReleaseShards", "Restore", "SaveKeyset", "SealedBy", "Sweep", "TakeFlow", "TouchKeys", "Unfinished",
+	"ReadMailboxes", "RegistrationAnywhere", "ReleaseShards", "Restore", "SaveKeyset", "SealedBy", "Sweep", "TakeFlow", "TouchKeys", "Unfinished",
 	"CreateOrganization", "UpdateOrganization", "DeleteOrganization", "UseConsentLink", "WatchEvents", "WakeLane"}
 
 // walk calls every method that takes an organization with another one's, and
@@ -82,7 +82,8 @@ func newWalker(t *testing.T, f *fixture) *walker {
 	l := store.ConsentLink{ID: mailgrant.NewID("lnk"), Org: f.org, Grant: g.ID, Hash: []byte("link"), ExpiresAt: time.Now().Add(time.Hour)}
 	f.must(t, f.CreateConsentLink(f.ctx, l))
 	f.must(t, f.PutAdminConsent(f.ctx, store.AdminConsent{Registration: f.reg.ID, Org: f.org, State: "granted"}))
-	w.ids = []mailgrant.ID{f.org, f.reg.ID, f.app.ID, f.box.ID, g.ID, m.ID, sub.ID, begun.ID, k.ID, c.ID, fl.ID, l.ID}
+	arr := f.collect(t, m.ID, "1")
+	w.ids = []mailgrant.ID{arr.ID, f.org, f.reg.ID, f.app.ID, f.box.ID, g.ID, m.ID, sub.ID, begun.ID, k.ID, c.ID, fl.ID, l.ID}
 	fresh := func() mailgrant.ID { return mailgrant.NewID("new") }
 	lane := func(id mailgrant.ID) mailgrant.Submission {
 		s := f.submission(id)
@@ -92,10 +93,20 @@ func newWalker(t *testing.T, f *fixture) *walker {
 	w.with = map[reflect.Type]func(id mailgrant.ID) any{
 		reflect.TypeFor[context.Context]():        func(mailgrant.ID) any { return f.ctx },
 		reflect.TypeFor[string]():                 func(mailgrant.ID) any { return "kim@contoso.example" },
+		reflect.TypeFor[[]string]():               func(mailgrant.ID) any { return []string{"1"} },
+		reflect.TypeFor[[]mailgrant.ID]():         func(id mailgrant.ID) any { return []mailgrant.ID{id} },
+		reflect.TypeFor[store.ArrivalFilter]():    func(mailgrant.ID) any { return store.ArrivalFilter{Mailboxes: []mailgrant.ID{m.ID}} },
+		reflect.TypeFor[mailgrant.ArrivalState](): func(mailgrant.ID) any { return mailgrant.ArrivalIgnored },
+		reflect.TypeFor[store.Position]():         func(mailgrant.ID) any { return store.Position{Protocol: "imap", Cursor: "1"} },
+		reflect.TypeFor[store.Page](): func(id mailgrant.ID) any {
+			return store.Page{Org: w.other, Mailbox: id, From: store.Position{Protocol: "imap", Cursor: "1"}, To: store.Position{Protocol: "imap", Cursor: "2"},
+				Messages: []store.Collected{collectedOf(w.other, id, "2")}}
+		},
 		reflect.TypeFor[[]byte]():                 func(mailgrant.ID) any { return []byte("sealed") },
 		reflect.TypeFor[int]():                    func(mailgrant.ID) any { return 100 },
 		reflect.TypeFor[int64]():                  func(mailgrant.ID) any { return int64(1) },
 		reflect.TypeFor[time.Time]():              func(mailgrant.ID) any { return time.Now().Add(time.Minute) },
+		reflect.TypeFor[time.Duration]():          func(mailgrant.ID) any { return time.Minute },
 		reflect.TypeFor[*time.Time]():             func(mailgrant.ID) any { at := time.Now(); return &at },
 		reflect.TypeFor[mailgrant.Finding]():      func(mailgrant.ID) any { return mailgrant.Finding{Cause: "x"} },
 		reflect.TypeFor[*mailgrant.Finding]():     func(mailgrant.ID) any { return &mailgrant.Finding{Cause: "x"} },

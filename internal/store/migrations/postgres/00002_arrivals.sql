@@ -7,7 +7,7 @@ CREATE TABLE arrivals (
   mailbox    TEXT NOT NULL,
   state      BIGINT NOT NULL,
   noticed_at BIGINT NOT NULL,
-  body       BIGINT NOT NULL, -- its chunks are kept
+  body_until BIGINT NOT NULL, -- its chunks are kept so long; 0: there are none
   after      BIGINT NOT NULL DEFAULT 0,
   remote     TEXT NOT NULL,
   words      TEXT NOT NULL, -- what a search looks in
@@ -16,6 +16,7 @@ CREATE TABLE arrivals (
 );
 CREATE INDEX arrivals_mailbox ON arrivals (mailbox, id);
 CREATE INDEX arrivals_after ON arrivals (mailbox, id) WHERE after > 0;
+CREATE INDEX arrivals_body ON arrivals (body_until) WHERE body_until > 0;
 
 -- What was taken, so that it is not taken again: by the provider's name for it,
 -- by its bytes, and by what stays the same when it is read another way.
@@ -36,6 +37,10 @@ CREATE TABLE readings (
   position TEXT NOT NULL, -- the reader's cursor
   doc      TEXT NOT NULL
 );
+
+-- How a mailbox is read, '' when it is not.
+ALTER TABLE mailboxes ADD COLUMN receive TEXT NOT NULL DEFAULT '';
+CREATE INDEX mailboxes_receive ON mailboxes (id) WHERE receive <> '';
 
 -- +goose Down
 SELECT 1;
