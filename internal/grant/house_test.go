@@ -250,11 +250,11 @@ func (f *faultyStore) Grant(ctx context.Context, org, id mailgrant.ID) (mailgran
 	return f.Store.Grant(ctx, org, id)
 }
 
-func (f *faultyStore) LeaseGrant(ctx context.Context, org, id, node mailgrant.ID, until time.Time) (mailgrant.Grant, bool, error) {
+func (f *faultyStore) LeaseGrant(ctx context.Context, org, id, node mailgrant.ID, d time.Duration) (mailgrant.Grant, bool, error) {
 	if err := f.step("LeaseGrant"); err != nil {
 		return mailgrant.Grant{}, false, err
 	}
-	return f.Store.LeaseGrant(ctx, org, id, node, until)
+	return f.Store.LeaseGrant(ctx, org, id, node, d)
 }
 
 func (f *faultyStore) ReleaseGrant(ctx context.Context, org, id, node mailgrant.ID) error {

@@ -310,6 +310,27 @@ func TestOA20KilledInTheMiddleOfARefresh(t *testing.T) {
 	}
 }
 
+// TestOA19ClocksThatDiffer: a node whose clock is wrong has its lease as long as any
+// other: nobody takes it over while the provider still answers.
+func TestOA19ClocksThatDiffer(t *testing.T) {
+	for name, wrong := range map[string]time.Duration{"behind": -10 * time.Minute, "ahead": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.must(c.to.Encode(order{Senders: 1, Ahead: wrong, Stop: true}))
+			var r report
+			c.must(c.from.Decode(&r))
+			c.here.ahead = 2 * time.Hour
+			ctx, cancel := context.WithTimeout(c.ctx, 500*time.Millisecond)
+			defer cancel()
+			tok, err := c.here.Token(ctx, c.org, c.orders.Grant, "mail")
+			if n := c.idp.count("refresh_token"); err == nil || !r.Stopped || n != 1 {
+				t.Errorf("%d refreshes at once: %v, %v", n, tok, err)
+			}
+			c.must(c.other.Process.Kill()) // it stands still
+		})
+	}
+}
+
 // leaseEnds makes the lease of the grant end now.
 func (c *cluster) leaseEnds() {
 	c.t.Helper()

@@ -181,7 +181,7 @@ func (g *gate) failed(now time.Time, generation int64, err error) {
 func (k *Keeper) compete(ctx context.Context, id key, w wish, gt *gate) (mailgrant.Token, error) {
 	begun := time.Now()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
-		g, held, err := k.Store.LeaseGrant(ctx, id.org, id.grant, k.Node, k.Now().Add(leaseFor))
+		g, held, err := k.Store.LeaseGrant(ctx, id.org, id.grant, k.Node, leaseFor)
 		if err != nil {
 			return mailgrant.Token{}, err
 		}
@@ -482,7 +482,7 @@ func (k *Keeper) save(ctx context.Context, u *unsaved, gt *gate) error {
 
 // leaseAgain takes the lease once more, as long as the grant is what it was.
 func (k *Keeper) leaseAgain(ctx context.Context, r store.Renewal) error {
-	g, held, err := k.Store.LeaseGrant(ctx, r.Org, r.Grant, r.Node, k.Now().Add(leaseFor))
+	g, held, err := k.Store.LeaseGrant(ctx, r.Org, r.Grant, r.Node, leaseFor)
 	switch {
 	case err != nil:
 		return err
@@ -523,7 +523,7 @@ func (k *Keeper) restTogether(ctx context.Context, id key, d time.Duration) {
 		k.release(ctx, id, true)
 		return
 	}
-	if _, _, err := k.Store.LeaseGrant(ctx, id.org, id.grant, k.Node, k.Now().Add(d)); err != nil {
+	if _, _, err := k.Store.LeaseGrant(ctx, id.org, id.grant, k.Node, d); err != nil {
 		k.Log.Warn("a grant's rest is not kept", "grant", id.grant, "err", err)
 	}
 }

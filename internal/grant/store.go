@@ -22,7 +22,7 @@ type Store interface {
 	GrantsDue(ctx context.Context, at time.Time, limit int) ([]mailgrant.Grant, error)
 	PostponeGrant(ctx context.Context, org, id mailgrant.ID, until time.Time) error
 	CompleteConsent(ctx context.Context, g mailgrant.Grant) error
-	LeaseGrant(ctx context.Context, org, id, node mailgrant.ID, until time.Time) (mailgrant.Grant, bool, error)
+	LeaseGrant(ctx context.Context, org, id, node mailgrant.ID, d time.Duration) (mailgrant.Grant, bool, error)
 	ReleaseGrant(ctx context.Context, org, id, node mailgrant.ID) error
 	RenewGrant(ctx context.Context, r store.Renewal) error
 	LapseGrant(ctx context.Context, org, id, node mailgrant.ID, generation int64, f mailgrant.Finding) error

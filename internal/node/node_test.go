@@ -286,7 +286,7 @@ func sealed(t *testing.T, n *node.Node) (plain map[string]string) {
 	must(t, n.Store.CreateGrant(ctx, g))
 	g.Sealed = seal("grants", "refresh_token", g.ID, 0, "the token before")
 	must(t, n.Store.CompleteConsent(ctx, g))
-	held, ok, err := n.Store.LeaseGrant(ctx, org, g.ID, n.ID(), now.Add(time.Minute))
+	held, ok, err := n.Store.LeaseGrant(ctx, org, g.ID, n.ID(), time.Minute)
 	if err != nil || !ok {
 		t.Fatalf("no lease: %v, %v", ok, err)
 	}

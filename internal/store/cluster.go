@@ -13,6 +13,9 @@ const Shards = 256
 // database's clock. R-RE4.
 const alive = "SELECT id FROM nodes WHERE beat_at > now() - interval '10 seconds'"
 
+// present is the SQL of the database's clock, in our microseconds.
+const present = "CAST(EXTRACT(EPOCH FROM now()) * 1000000 AS BIGINT)"
+
 // Beat says that a node lives, and counts those that do.
 func (s *Store) Beat(ctx context.Context, node mailgrant.ID) (living int, err error) {
 	if _, err := s.do(ctx, stmt{"INSERT INTO nodes (id, beat_at) VALUES (?, now()) ON CONFLICT (id) DO UPDATE SET beat_at = now()", []any{string(node)}},

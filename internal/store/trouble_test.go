@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/test/real"
@@ -246,6 +248,53 @@ func TestRE07PostgresGoesAndComesBack(t *testing.T) {
 			}
 		}
 		h.whole(t, i+2)
+	}
+}
+
+// Leases and heartbeats go by the database's clock, not by that of the node. R-RE4.
+func TestRE15LeasesGoByTheClockOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	url := real.Postgres(t)
+	c, err := pgx.Connect(t.Context(), url)
+	must(t, err)
+	defer c.Close(context.Background())
+	_, err = c.Exec(t.Context(), "CREATE TABLE clock AS SELECT interval '0' AS ahead")
+	must(t, err)
+	_, err = c.Exec(t.Context(), `CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql AS 'SELECT pg_catalog.now() + ahead FROM public.clock'`)
+	must(t, err)
+	set := func(ahead string) {
+		_, err := c.Exec(t.Context(), "UPDATE clock SET ahead = $1::text::interval", ahead)
+		must(t, err)
+	}
+	h := found(t, open(t, url+"&search_path=public,pg_catalog")) // so that its clock is ours
+	must(t, h.CreateRegistration(t.Context(), mailgrant.Registration{ID: "reg_a", Org: h.org, Name: "M365"}))
+	must(t, h.CreateGrant(t.Context(), mailgrant.Grant{ID: "gra_a", Org: h.org, Registration: "reg_a", State: mailgrant.GrantActive}))
+	leased := func(node mailgrant.ID) bool {
+		_, held, err := h.LeaseGrant(t.Context(), h.org, "gra_a", node, time.Minute)
+		must(t, err)
+		return held
+	}
+	living := func(node mailgrant.ID) int {
+		n, err := h.Beat(t.Context(), node)
+		must(t, err)
+		return n
+	}
+	for _, at := range []string{"-1 day", "1 day", "10 years"} { // as the node sees it
+		set(at)
+		if !leased("nod_a") || leased("nod_b") {
+			t.Errorf("the database's clock at %s: the lease is not one node's", at)
+		}
+		if living("nod_a"); living("nod_b") != 2 {
+			t.Errorf("the database's clock at %s: a node that beats is dead", at)
+		}
+		set(at + " 2 minutes")
+		if !leased("nod_b") {
+			t.Errorf("the database's clock at %s: the lease does not end", at)
+		}
+		if n := living("nod_b"); n != 1 {
+			t.Errorf("the database's clock at %s: %d nodes live, one has not beaten for two minutes", at, n)
+		}
+		must(t, h.ReleaseGrant(t.Context(), h.org, "gra_a", "nod_b"))
 	}
 }
 

@@ -21,13 +21,17 @@ import (
 // process share. Both are gone in the end.
 func Postgres(t testing.TB) (url string) {
 	t.Helper()
+	return sharedServer(t).Database(t)
+}
+
+func sharedServer(t testing.TB) *PostgresServer {
+	t.Helper()
 	shared.Lock()
+	defer shared.Unlock() // also when the server does not start
 	if shared.server == nil {
 		shared.server = startPostgres(t)
 	}
-	s := shared.server
-	shared.Unlock()
-	return s.Database(t)
+	return shared.server
 }
 
 // shared is the one server of this process; the janitor ends it.
