@@ -17,6 +17,7 @@ var floors = []struct {
 	{"ground", []string{"internal/diagnose", "internal/rfc5322", "internal/vault", "internal/egress"}},
 	{"store", []string{"internal/store"}},
 	{"cluster", []string{"internal/cluster", "internal/store/storetest", "internal/vault/vaulttest"}},
+	{"bodies", []string{"internal/body"}},
 	{"providers", []string{"internal/provider"}},
 	{"provider parts", []string{"internal/provider/oauth", "internal/provider/wire"}},
 	{"transports", []string{"internal/provider/smtp", "internal/provider/microsoft", "internal/provider/google"}},

@@ -63,7 +63,7 @@ func (o *Outbox) Accept(ctx context.Context, c mailgrant.Caller, e Envelope, d *
 	if err := o.keepPace(c); err != nil {
 		return mailgrant.Submission{}, err
 	}
-	h, err := rfc5322.ParseHeader(rfc5322.Block(d.first))
+	h, err := rfc5322.ParseHeader(rfc5322.Block(d.First))
 	if err != nil {
 		return mailgrant.Submission{}, err
 	}
@@ -138,7 +138,7 @@ func (o *Outbox) submission(ctx context.Context, c mailgrant.Caller, e Envelope,
 	}
 	return mailgrant.Submission{ID: d.id, Org: c.Org, App: c.App.ID, Door: door, Class: class, OnBehalfOf: e.OnBehalfOf, Route: r,
 		EnvelopeFrom: e.From, Recipients: e.Recipients, From: from, Subject: cut(h.Subject, 200), MessageID: h.MessageID,
-		Size: d.size, EightBit: d.eightBit, UTF8: e.UTF8 || h.UTF8, State: mailgrant.SubmissionReady, AcceptedAt: now, DueAt: due,
+		Size: d.Size(), EightBit: d.eightBit, UTF8: e.UTF8 || h.UTF8, State: mailgrant.SubmissionReady, AcceptedAt: now, DueAt: due,
 		ExpiresAt: due.Add(life), IdempotencyKey: e.IdempotencyKey, Trace: e.Trace}, m, nil
 }
 
@@ -167,7 +167,7 @@ func cut(s string, n int) string {
 func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Header, sub mailgrant.Submission, m mailgrant.Mailbox) (mailgrant.Submission, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptWithin)
 	defer cancel()
-	if err := d.settle(); err != nil {
+	if err := d.Settle(); err != nil {
 		return sub, err
 	}
 	a, leaving, err := o.acceptance(e, d, h, &sub)
@@ -201,11 +201,11 @@ func (o *Outbox) take(ctx context.Context, e Envelope, d *Draft, h rfc5322.Heade
 		d.Discard()
 		return got, nil
 	}
-	if d.n > 0 {
+	if d.Stored() {
 		leaving = nil // the lane reads it from the store
 	}
 	d.done = true
-	d.release()
+	d.Release()
 	switch {
 	case mine && l == nil:
 		o.dated(sub, m.ID)
@@ -222,12 +222,12 @@ func (o *Outbox) acceptance(e Envelope, d *Draft, h rfc5322.Header, sub *mailgra
 	case e.IdempotencyKey != "" && e.Digest != nil:
 		a.Digest = e.Digest
 	case e.IdempotencyKey != "":
-		a.Digest = d.digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
+		a.Digest = d.Digest(append([]string{e.From, string(e.Class), e.OnBehalfOf, string(e.Named)}, e.Recipients...)...)
 	}
-	leaving = rfc5322.Leaving(d.first, o.lead(sub, h)...)
-	sub.Size += int64(len(leaving) - len(d.first))
+	leaving = rfc5322.Leaving(d.First, o.lead(sub, h)...)
+	sub.Size += int64(len(leaving) - len(d.First))
 	a.Submission = *sub
-	a.Body, err = o.Vault.Seal(bodyPlace(sub.Org, sub.ID, 0), leaving)
+	a.Body, err = o.bodies().Seal(sub.Org, sub.ID, leaving)
 	return a, leaving, err
 }
 

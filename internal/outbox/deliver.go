@@ -157,15 +157,12 @@ func (l *lane) handover(ctx context.Context, it item, w provider.Way) (*provider
 		h.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(it.body)), nil }
 		block = it.body
 	} else {
-		first := l.o.chunks(ctx, sub)
-		if err := first.fill(); err != nil {
+		first, err := l.o.bodies().Open(ctx, sub.Org, sub.ID, sub.Size)
+		if err != nil {
 			return nil, err
 		}
-		block = first.left
-		whole := first.left
-		h.Open = func() (io.ReadCloser, error) {
-			return first.after(whole), nil
-		}
+		block = first.First()
+		h.Open = func() (io.ReadCloser, error) { return first.Again(block), nil }
 	}
 	if w.Settings.GraphURL != "" || w.Settings.GmailURL != "" { // those read the recipients from the header
 		head, err := rfc5322.ParseHeader(rfc5322.Block(block))

@@ -113,12 +113,11 @@ func (l *lane) bounce(r result) (*store.Acceptance, error) {
 		return nil, nil
 	}
 	ctx := l.o.run
-	first := l.o.chunks(ctx, sub)
-	err := first.fill()
+	first, err := l.o.bodies().Open(ctx, sub.Org, sub.ID, sub.Size)
 	if err != nil && !errors.Is(err, mailgrant.NotFound) { // swept away: what is left to say is said
 		return nil, err
 	}
-	header := rfc5322.Block(first.left)
+	header := rfc5322.Block(first.First())
 	if h, err := rfc5322.ParseHeader(header); err == nil && h.AutoSubmitted != "" && !strings.EqualFold(h.AutoSubmitted, "no") {
 		return nil, nil // nobody reads what an automaton is told
 	}
@@ -127,11 +126,11 @@ func (l *lane) bounce(r result) (*store.Acceptance, error) {
 		return nil, err
 	}
 	d := l.o.Draft(ctx, by.Org)
-	defer d.release()
+	defer d.Release()
 	if _, err := d.Write(l.o.report(by, sub, r.Attempt, r.bounce, header)); err != nil {
 		return nil, err
 	}
-	h, err := rfc5322.ParseHeader(rfc5322.Block(d.first))
+	h, err := rfc5322.ParseHeader(rfc5322.Block(d.First))
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/body"
 	"github.com/mailgrant/mailgrant/internal/cluster"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/route"
@@ -305,8 +306,12 @@ func (o *Outbox) Body(ctx context.Context, org, id mailgrant.ID) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
-	r := o.chunks(ctx, sub)
-	if err := r.fill(); err != nil {
+	return opened(o.bodies().Open(ctx, sub.Org, sub.ID, sub.Size))
+}
+
+// opened keeps a nil reader out of an interface.
+func opened(r *body.Reader, err error) (io.ReadCloser, error) {
+	if err != nil {
 		return nil, err
 	}
 	return r, nil
