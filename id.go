@@ -21,6 +21,7 @@ const (
 	PrefixCredential   = "crd"
 	PrefixGrant        = "gra"
 	PrefixFlow         = "flw"
+	PrefixLink         = "lnk"
 	PrefixMailbox      = "mbx"
 	PrefixApp          = "app"
 	PrefixKey          = "key"

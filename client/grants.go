@@ -39,6 +39,16 @@ func (c *Client) Link(ctx context.Context, grant mailgrant.ID, kind string) (Lin
 	return put[Link](ctx, c, http.MethodPost, "/v1/grants/"+id(grant)+"/links", NewLink{Kind: kind})
 }
 
+// Links are those of the organization that still work, without their addresses.
+func (c *Client) Links(ctx context.Context) ([]Link, error) {
+	return all[Link](ctx, c, "/v1/links")
+}
+
+// DeleteLink takes a link back: it works no more.
+func (c *Client) DeleteLink(ctx context.Context, link mailgrant.ID) error {
+	return c.call(ctx, http.MethodDelete, "/v1/links/"+id(link), nil, nil)
+}
+
 // Activate makes a grant of the app itself active: nobody signs in.
 func (c *Client) Activate(ctx context.Context, grant mailgrant.ID) (Grant, error) {
 	return put[Grant](ctx, c, http.MethodPost, "/v1/grants/"+id(grant)+"/activate", nil)

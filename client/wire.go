@@ -103,9 +103,13 @@ type NewLink struct {
 
 // A Link lets somebody without an account begin one consent, once.
 type Link struct {
-	ID        mailgrant.ID `json:"id,omitempty"`
-	URL       string       `json:"url"`
-	Kind      string       `json:"kind"` // consent, admin_consent
+	ID        mailgrant.ID `json:"id"`
+	URL       string       `json:"url,omitempty"` // shown once, when it is made
+	Kind      string       `json:"kind"`          // consent, admin_consent
+	Grant     mailgrant.ID `json:"grant"`
+	Mailbox   string       `json:"mailbox"` // of the grant
+	CreatedBy string       `json:"created_by"`
+	CreatedAt time.Time    `json:"created_at"`
 	ExpiresAt time.Time    `json:"expires_at"`
 }
 

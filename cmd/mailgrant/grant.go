@@ -228,7 +228,48 @@ three days.`,
 		},
 	}
 	cmd.Flags().BoolVar(&admin, "admin", false, "for an administrator, who approves for the whole organization")
+	cmd.AddCommand(linkList(c), linkDelete(c))
 	return cmd
+}
+
+func linkList(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the links that still work", Args: count(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			all, err := cl.Links(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, list(all), func(p *printer) {
+				var rows [][]string
+				for _, l := range all {
+					rows = append(rows, []string{string(l.ID), l.Mailbox, l.Kind, l.CreatedBy, date(&l.CreatedAt), date(&l.ExpiresAt)})
+				}
+				p.table([]string{"ID", "MAILBOX", "KIND", "BY", "MADE", "ENDS"}, rows)
+			})
+		},
+	}
+}
+
+func linkDelete(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete LINK", Short: "Take a link back: it works no more", Args: count(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			id := mailgrant.ID(args[0])
+			if err := cl.DeleteLink(cmd.Context(), id); err != nil {
+				return err
+			}
+			return c.done(cmd, id, "deleted")
+		},
+	}
 }
 
 func grantDelete(c *cli) *cobra.Command {

@@ -136,9 +136,9 @@ func TestAdminConsent(t *testing.T) {
 	if u.Query().Get("scope") != "openid profile email offline_access https://outlook.office.com/SMTP.Send" {
 		t.Errorf("got %s", u)
 	}
-	link, _, err := h.Link(h.ctx, h.org, g.ID, store.FlowAdminConsent, "op")
+	made, err := h.Link(h.ctx, h.org, g.ID, store.FlowAdminConsent, "op")
 	h.must(err)
-	token := link[strings.LastIndex(link, "/")+1:]
+	token := tokenOf(made)
 	i, err := h.Invitation(h.ctx, token)
 	if err != nil || i.Kind != store.FlowAdminConsent || !strings.HasSuffix(i.Authorize, "/adminconsent") {
 		t.Errorf("got %+v, %v", i, err)

@@ -121,9 +121,9 @@ func TestOA03OtherBrowser(t *testing.T) {
 func TestOA05WrongAccount(t *testing.T) {
 	h := newHouse(t)
 	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
-	link, _, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "operator")
+	made, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "operator")
 	h.must(err)
-	token := link[strings.LastIndex(link, "/")+1:]
+	token := tokenOf(made)
 	c, err := h.BeginLink(h.ctx, token, grant.BeginOptions{})
 	h.must(err)
 	_, err = h.Complete(h.ctx, h.reg.ID, h.idp.consent(c.URL, mallory), c.Cookie)
@@ -162,16 +162,38 @@ func TestOA05OthersKeepTheirs(t *testing.T) {
 	}
 }
 
+// tokenOf is what of a link only its holder knows.
+func tokenOf(l grant.Link) string { return l.URL[strings.LastIndex(l.URL, "/")+1:] }
+
+func TestOA06LinksAreTakenBack(t *testing.T) {
+	h := newHouse(t)
+	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+	made, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "op")
+	h.must(err)
+	c, err := h.BeginLink(h.ctx, tokenOf(made), grant.BeginOptions{})
+	h.must(err)
+	h.must(h.store.DeleteConsentLink(h.ctx, h.org, made.ID))
+	_, err = h.Invitation(h.ctx, tokenOf(made))
+	h.is(err, mailgrant.NotFound, "looking")
+	_, err = h.BeginLink(h.ctx, tokenOf(made), grant.BeginOptions{})
+	h.is(err, mailgrant.NotFound, "beginning")
+	_, err = h.Complete(h.ctx, h.reg.ID, h.idp.consent(c.URL, alex), c.Cookie)
+	h.is(err, mailgrant.NotFound, "ending what was begun before")
+	if got := h.grant(g.ID); got.State != mailgrant.GrantPending {
+		t.Errorf("the grant is %s", got.State)
+	}
+}
+
 func TestOA06Links(t *testing.T) {
 	h := newHouse(t)
 	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
 	make := func() string {
-		link, expires, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "op")
+		made, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "op")
 		h.must(err)
-		if d := time.Until(expires); d < 71*time.Hour || d > 72*time.Hour || !strings.HasPrefix(link, "https://mail.contoso.example/connect/") {
-			t.Errorf("got %s until %s", link, expires)
+		if d := time.Until(made.ExpiresAt); d < 71*time.Hour || d > 72*time.Hour || !strings.HasPrefix(made.URL, "https://mail.contoso.example/connect/") {
+			t.Errorf("got %+v", made)
 		}
-		return link[strings.LastIndex(link, "/")+1:]
+		return tokenOf(made)
 	}
 	token := make()
 	i, err := h.Invitation(h.ctx, token)
@@ -209,9 +231,9 @@ func TestOA06Links(t *testing.T) {
 	if h.kept(g.ID) != first || h.idp.ended() != "" {
 		t.Errorf("kept %q, ended %q: the working token is not what it was", h.kept(g.ID), h.idp.ended())
 	}
-	_, _, err = h.Link(h.ctx, h.org, g.ID, store.FlowAdminConsent, "op")
+	_, err = h.Link(h.ctx, h.org, g.ID, store.FlowAdminConsent, "op")
 	h.is(err, mailgrant.Invalid, "no admin consent here")
-	_, _, err = h.Link(h.ctx, h.org, g.ID, "cake", "op")
+	_, err = h.Link(h.ctx, h.org, g.ID, "cake", "op")
 	h.is(err, mailgrant.Invalid, "no such link")
 }
 
@@ -514,9 +536,9 @@ func TestProvidersThatDoNotSay(t *testing.T) {
 func TestConsentIsNotBegunWithoutCredential(t *testing.T) {
 	h := newHouse(t)
 	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
-	link, _, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
+	made, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
 	h.must(err)
-	token := link[strings.LastIndex(link, "/")+1:]
+	token := tokenOf(made)
 	ended := time.Now().Add(-time.Hour)
 	for _, c := range []struct {
 		name string
@@ -535,7 +557,7 @@ func TestConsentIsNotBegunWithoutCredential(t *testing.T) {
 		begin := h.is(err, mailgrant.Misset, "begin with "+c.name)
 		_, err = h.BeginLink(h.ctx, token, grant.BeginOptions{})
 		h.is(err, mailgrant.Misset, "begin by link with "+c.name)
-		_, _, err = h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
+		_, err = h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "test")
 		h.is(err, mailgrant.Misset, "a link with "+c.name)
 		if want := "mailgrant registration credential add " + string(h.reg.ID); !strings.Contains(begin.Remedy, want) {
 			t.Errorf("with %s: the remedy is %q, want %q in it", c.name, begin.Remedy, want)

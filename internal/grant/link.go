@@ -26,39 +26,45 @@ type Invitation struct {
 	Authorize    string // address of the provider's page, for the page's policy
 }
 
+// A Link lets its holder begin one consent.
+type Link struct {
+	store.ConsentLink
+	URL string
+}
+
 // Link makes an address that lets its holder begin one consent: the owner of the
 // mailbox, or an administrator for the whole organization. It is shown once.
-func (k *Keeper) Link(ctx context.Context, org, grant mailgrant.ID, kind store.FlowKind, by string) (url string, expires time.Time, err error) {
+func (k *Keeper) Link(ctx context.Context, org, grant mailgrant.ID, kind store.FlowKind, by string) (Link, error) {
 	g, err := k.Store.Grant(ctx, org, grant)
 	if err != nil {
-		return "", expires, err
+		return Link{}, err
 	}
 	s, err := k.situation(ctx, g)
 	if err != nil {
-		return "", expires, err
+		return Link{}, err
 	}
 	switch {
 	case kind == store.FlowConsent && g.Flow == mailgrant.FlowApp:
-		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "the app itself uses %s: its owner has nothing to consent", g.Mailbox).
+		return Link{}, mailgrant.Errorf(mailgrant.Invalid, nil, "the app itself uses %s: its owner has nothing to consent", g.Mailbox).
 			Fix("make a link for the administrator").At("kind")
 	case kind == store.FlowAdminConsent && s.set.AdminConsentEndpoint == "":
-		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no consent for a whole organization", s.set.Name).
+		return Link{}, mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no consent for a whole organization", s.set.Name).
 			Fix("make a link for the owner of the mailbox").At("kind")
 	case kind != store.FlowConsent && kind != store.FlowAdminConsent:
-		return "", expires, mailgrant.Errorf(mailgrant.Invalid, nil, "there is no link of the kind %.40q", kind).Fix("use consent or admin_consent").At("kind")
+		return Link{}, mailgrant.Errorf(mailgrant.Invalid, nil, "there is no link of the kind %.40q", kind).Fix("use consent or admin_consent").At("kind")
 	}
 	if kind == store.FlowConsent {
 		if err := k.proves(ctx, s); err != nil {
-			return "", expires, err
+			return Link{}, err
 		}
 	}
 	token, now := random(), k.Now()
-	l := store.ConsentLink{ID: mailgrant.NewID("lnk"), Org: org, Grant: grant, Kind: kind, Hash: k.Vault.Hash(hashLink, token),
+	l := store.ConsentLink{ID: mailgrant.NewID(mailgrant.PrefixLink), Org: org, Grant: grant, Mailbox: g.Mailbox, Kind: kind, Hash: k.Vault.Hash(hashLink, token),
 		CreatedBy: by, CreatedAt: now, ExpiresAt: now.Add(linkLife)}
 	if err := k.Store.CreateConsentLink(ctx, l); err != nil {
-		return "", expires, err
+		return Link{}, err
 	}
-	return k.PublicURL + "/connect/" + token, l.ExpiresAt, nil
+	return Link{l, k.PublicURL + "/connect/" + token}, nil
 }
 
 // noLink is one answer for unknown, used, expired and taken-back links. OA-06.
@@ -146,9 +152,4 @@ func (k *Keeper) BeginLink(ctx context.Context, token string, o BeginOptions) (C
 		return k.beginAdmin(ctx, s, o)
 	}
 	return k.Begin(ctx, l.Org, l.Grant, o)
-}
-
-// Unlink takes a link back.
-func (k *Keeper) Unlink(ctx context.Context, org, link mailgrant.ID) error {
-	return k.Store.DeleteConsentLink(ctx, org, link)
 }

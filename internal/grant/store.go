@@ -37,7 +37,6 @@ type Store interface {
 	CreateConsentLink(ctx context.Context, l store.ConsentLink) error
 	ConsentLinkByHash(ctx context.Context, hash []byte) (store.ConsentLink, error)
 	UseConsentLink(ctx context.Context, hash []byte) error
-	DeleteConsentLink(ctx context.Context, org, id mailgrant.ID) error
 	PutAdminConsent(ctx context.Context, c store.AdminConsent) error
 	AdminConsent(ctx context.Context, org, registration mailgrant.ID) (store.AdminConsent, error)
 

@@ -70,19 +70,23 @@ func (s *Store) CreateConsentLink(ctx context.Context, l ConsentLink) error {
 
 // ConsentLinkByHash finds a link, used or not.
 func (s *Store) ConsentLinkByHash(ctx context.Context, hash []byte) (ConsentLink, error) {
-	return first(ctx, s.eng, "link", "", "SELECT doc, used_at FROM consent_links WHERE hash = ?", []any{hash}, func(r rows) (ConsentLink, error) {
-		var text string
-		var used int64
-		if err := r.Scan(&text, &used); err != nil {
-			return ConsentLink{}, err
-		}
-		l := fromJSON[ConsentLink](text)
-		if l == nil {
-			return ConsentLink{}, errors.New("store: a link does not read")
-		}
-		l.UsedAt = timeOf(used)
-		return *l, nil
-	})
+	return first(ctx, s.eng, "link", "", linkColumns+" WHERE hash = ?", []any{hash}, linkRow)
+}
+
+const linkColumns = "SELECT doc, used_at FROM consent_links"
+
+func linkRow(r rows) (ConsentLink, error) {
+	var text string
+	var used int64
+	if err := r.Scan(&text, &used); err != nil {
+		return ConsentLink{}, err
+	}
+	l := fromJSON[ConsentLink](text)
+	if l == nil {
+		return ConsentLink{}, errors.New("store: a link does not read")
+	}
+	l.UsedAt = timeOf(used)
+	return *l, nil
 }
 
 // UseConsentLink uses a link up. It can be done once, before its end.

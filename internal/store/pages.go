@@ -52,6 +52,12 @@ func (s *Store) GrantStates(ctx context.Context, org mailgrant.ID) (map[mailgran
 	return m, err
 }
 
+// LinksAfter are a page of the organization's that still work. Others are swept
+// within days.
+func (s *Store) LinksAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]ConsentLink, error) {
+	return page(ctx, s.eng, linkColumns+" WHERE org = ? AND used_at = 0 AND expires_at > ?"+pageByID, []any{string(org), micros(time.Now())}, string(after), limit, linkRow)
+}
+
 // MailboxesAfter are a page of the organization's.
 func (s *Store) MailboxesAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]mailgrant.Mailbox, error) {
 	return page(ctx, s.eng, mailboxColumns+" WHERE org = ?"+pageByID, []any{string(org)}, string(after), limit, mailboxRow)

@@ -36,6 +36,7 @@ func TestPagesDoNotScan(t *testing.T) {
 		"grants":        func() error { _, err := s.GrantsAfter(ctx, "org", "gra", 10); return err },
 		"mailboxes":     func() error { _, err := s.MailboxesAfter(ctx, "org", "mbx", 10); return err },
 		"apps":          func() error { _, err := s.AppsAfter(ctx, "org", "app", 10); return err },
+		"links":         func() error { _, err := s.LinksAfter(ctx, "org", "lnk", 10); return err },
 		"keys":          func() error { _, err := s.KeysAfter(ctx, "org", "app", "key", 10); return err },
 		"attempts":      func() error { _, err := s.AttemptsAfter(ctx, "org", "msg", 1, 10); return err },
 		"queue":         func() error { _, err := s.QueueAfter(ctx, "org", "mbx", 10); return err },

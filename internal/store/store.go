@@ -271,6 +271,7 @@ var lists = map[string]string{
 	"registration": "mailgrant registration list",
 	"credential":   "mailgrant registration credential list REGISTRATION",
 	"grant":        "mailgrant grant list",
+	"link":         "mailgrant grant link list",
 	"mailbox":      "mailgrant mailbox list",
 	"app":          "mailgrant app list",
 	"key":          "mailgrant app key list APP",

@@ -39,6 +39,7 @@ type ConsentLink struct {
 	ID        mailgrant.ID
 	Org       mailgrant.ID
 	Grant     mailgrant.ID
+	Mailbox   string   // of the grant
 	Kind      FlowKind // consent or admin_consent
 	Hash      []byte
 	CreatedBy string

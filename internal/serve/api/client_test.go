@@ -303,6 +303,20 @@ func TestClientGrantsAndTokens(t *testing.T) {
 	if !strings.HasPrefix(link.URL, publicURL+"/connect/") || link.Kind != "consent" || time.Until(link.ExpiresAt) < time.Hour {
 		t.Errorf("got %+v", link)
 	}
+	links, err := c.Links(ctx)
+	must(t, err)
+	want := link
+	want.URL = "" // it was shown once
+	if len(links) != 1 || links[0] != want || !want.ID.Is(mailgrant.PrefixLink) || want.Mailbox != "kim@contoso.example" || want.Grant != person.ID {
+		t.Errorf("got %+v, want %+v", links, want)
+	}
+	must(t, c.DeleteLink(ctx, link.ID))
+	if err := c.DeleteLink(ctx, link.ID); !errors.Is(err, mailgrant.NotFound) {
+		t.Errorf("a link that is taken back: %v", err)
+	}
+	if links, err = c.Links(ctx); err != nil || len(links) != 0 {
+		t.Errorf("got %+v, %v", links, err)
+	}
 	must(t, c.DeleteGrant(ctx, person.ID))
 	all, err := c.Grants(ctx)
 	must(t, err)

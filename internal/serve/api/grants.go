@@ -264,11 +264,40 @@ func (c *call) createLink() error {
 	if err := c.decode(&n); err != nil {
 		return err
 	}
-	u, ends, err := c.Keeper.Link(c.r.Context(), c.by.Org, mailgrant.ID(c.args[0]), store.FlowKind(n.Kind), c.who())
+	l, err := c.Keeper.Link(c.r.Context(), c.by.Org, mailgrant.ID(c.args[0]), store.FlowKind(n.Kind), c.who())
 	if err != nil {
 		return err
 	}
-	return c.reply(client.Link{URL: u, Kind: n.Kind, ExpiresAt: ends})
+	out := shownLink(l.ConsentLink)
+	out.URL = l.URL
+	return c.reply(out)
+}
+
+func shownLink(l store.ConsentLink) client.Link {
+	return client.Link{ID: l.ID, Kind: string(l.Kind), Grant: l.Grant, Mailbox: l.Mailbox, CreatedBy: l.CreatedBy, CreatedAt: l.CreatedAt, ExpiresAt: l.ExpiresAt}
+}
+
+func (c *call) listLinks() error {
+	return page(c, func(ctx context.Context, org, after mailgrant.ID, limit int) ([]client.Link, error) {
+		some, err := c.Store.LinksAfter(ctx, org, after, limit)
+		list := make([]client.Link, len(some))
+		for i, l := range some {
+			list[i] = shownLink(l)
+		}
+		return list, err
+	}, func(l client.Link) mailgrant.ID { return l.ID })
+}
+
+// deleteLink takes a link back. An owner who has begun by it already does not come
+// through either: it is used up when the consent comes back, and then is not there.
+func (c *call) deleteLink() error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	if err := c.Store.DeleteConsentLink(c.r.Context(), c.by.Org, mailgrant.ID(c.args[0])); err != nil {
+		return err
+	}
+	return c.done()
 }
 
 func (c *call) activate() error {

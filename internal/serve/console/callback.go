@@ -105,7 +105,7 @@ func (s *console) askAdministrator(r *http.Request, o *outcome, g mailgrant.Gran
 	if o.Finding.Cause != "admin-consent-required" {
 		return
 	}
-	link, _, err := s.Keeper.Link(r.Context(), g.Org, g.ID, store.FlowAdminConsent, "whoever was asked to connect "+g.Mailbox)
+	link, err := s.Keeper.Link(r.Context(), g.Org, g.ID, store.FlowAdminConsent, "whoever was asked to connect "+g.Mailbox)
 	if err != nil {
 		s.Log.Info("no link for an administrator", "grant", g.ID, "err", err)
 		return
@@ -114,7 +114,7 @@ func (s *console) askAdministrator(r *http.Request, o *outcome, g mailgrant.Gran
 	if err != nil {
 		return // the page does without
 	}
-	o.Approval, o.Registration = link, reg.Name
+	o.Approval, o.Registration = link.URL, reg.Name
 }
 
 // completeAdmin takes the answer to an administrator's approval.

@@ -162,9 +162,9 @@ func (h *house) grant(mailbox string, change ...func(*mailgrant.Grant)) mailgran
 // link makes a link and gives its path.
 func (h *house) link(g mailgrant.Grant, kind store.FlowKind) string {
 	h.t.Helper()
-	u, _, err := h.keeper.Link(h.t.Context(), h.org, g.ID, kind, "ada@contoso.example")
+	l, err := h.keeper.Link(h.t.Context(), h.org, g.ID, kind, "ada@contoso.example")
 	must(h.t, err)
-	return strings.TrimPrefix(u, h.url)
+	return strings.TrimPrefix(l.URL, h.url)
 }
 
 // tokens is how often the sim was asked for a token.

@@ -357,9 +357,9 @@ func TestWB01WordsOfOthersAreQuoted(t *testing.T) {
 	must(t, h.store.UpdateOrganization(t.Context(), mailgrant.Organization{ID: h.org, Name: "Contoso " + evil}))
 	h.reg.Name = evil
 	must(t, h.store.UpdateRegistration(t.Context(), h.reg))
-	u, _, err := h.keeper.Link(t.Context(), h.org, h.grant(alex).ID, store.FlowConsent, evil)
+	link, err := h.keeper.Link(t.Context(), h.org, h.grant(alex).ID, store.FlowConsent, evil)
 	must(t, err)
-	r := h.browser().get(u)
+	r := h.browser().get(link.URL)
 	r.wants(t, http.StatusOK, evil)
 	s := h.browser().get("/docs/errors/?q=" + url.QueryEscape(evil))
 	if strings.Contains(r.Body+s.Body, "<script") {
@@ -412,9 +412,9 @@ func TestWB05CookiesOfHTTPS(t *testing.T) {
 	h := newHouse(t, options{})
 	h.keeper.PublicURL = "https://mailgrant.contoso.example"
 	s := New(Config{Keeper: h.keeper, Ping: h.store.Ping, PublicURL: h.keeper.PublicURL})
-	u, _, err := h.keeper.Link(t.Context(), h.org, h.grant(alex).ID, store.FlowConsent, "")
+	link, err := h.keeper.Link(t.Context(), h.org, h.grant(alex).ID, store.FlowConsent, "")
 	must(t, err)
-	r := answerOf(s, http.MethodPost, u)
+	r := answerOf(s, http.MethodPost, link.URL)
 	if r.Code != http.StatusSeeOther {
 		t.Fatalf("%d", r.Code)
 	}

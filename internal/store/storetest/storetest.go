@@ -497,6 +497,17 @@ func linkOnce(t *testing.T, f *fixture) {
 	if got.UsedAt == nil {
 		t.Error("it does not say that it was used")
 	}
+	// Only what still works is listed, and can be taken back.
+	works := store.ConsentLink{ID: "lnk_3", Org: f.org, Mailbox: "office@contoso.example", Hash: []byte("h3"), ExpiresAt: time.Now().Add(time.Minute)}
+	f.must(t, f.CreateConsentLink(f.ctx, works))
+	f.must(t, f.CreateConsentLink(f.ctx, store.ConsentLink{ID: "lnk_2", Org: f.org, Hash: []byte("h2"), ExpiresAt: time.Now().Add(-time.Minute)}))
+	all, err := f.LinksAfter(f.ctx, f.org, "", 0)
+	if err != nil || len(all) != 1 || all[0].ID != works.ID || all[0].Mailbox != works.Mailbox {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	f.must(t, f.DeleteConsentLink(f.ctx, f.org, works.ID))
+	is(t, f.UseConsentLink(f.ctx, works.Hash), mailgrant.NotFound)
+	is(t, f.DeleteConsentLink(f.ctx, f.org, works.ID), mailgrant.NotFound)
 }
 
 func deleteInUse(t *testing.T, f *fixture) {
