@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/mail"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -155,12 +156,12 @@ func (c *graphCall) messageJSON(m Message) map[string]any {
 	at := m.At.UTC().Format(graphTime)
 	doc := map[string]any{
 		"@odata.context": c.context("users('" + c.mailbox.Address + "')/messages/$entity"),
-		"@odata.etag":    `W/"` + m.ID[:24] + `"`,
-		"id":             m.ID, "changeKey": m.ID[:24], "createdDateTime": at, "lastModifiedDateTime": at,
+		"@odata.etag":    `W/"` + m.changeKey() + `"`,
+		"id":             c.idOf(m), "changeKey": m.changeKey(), "createdDateTime": at, "lastModifiedDateTime": at,
 		"receivedDateTime": at, "sentDateTime": at, "hasAttachments": r.hasAttachments(),
 		"internetMessageId": m.MessageID, "subject": m.Subject, "bodyPreview": preview(r),
-		"importance": importance(r.Header), "parentFolderId": folderID(c.mailbox, m.Folder), "conversationId": folderID(c.mailbox, m.Subject),
-		"isRead": m.Folder != FolderInbox, "isDraft": m.Folder == FolderDrafts,
+		"importance": importance(r.Header), "parentFolderId": m.folder.id, "conversationId": folderID(c.mailbox.Address, m.Subject),
+		"isRead": m.has(FlagSeen), "isDraft": m.draft != nil,
 		"webLink": c.g.sim.WebmailURL(c.mailbox.Address), "body": body, "flag": map[string]string{"flagStatus": "notFlagged"},
 		"categories":   []string{},
 		"toRecipients": recipientsJSON(addressList(r.Header, "To")), "ccRecipients": recipientsJSON(addressList(r.Header, "Cc")),
@@ -173,6 +174,23 @@ func (c *graphCall) messageJSON(m Message) map[string]any {
 		doc["sender"] = sender[0]
 	}
 	return doc
+}
+
+// changeKey is another one after each change.
+func (m *Message) changeKey() string {
+	return "CQAAAB" + challenge("S256", m.ImmutableID+strconv.FormatUint(m.mod, 10))[:18]
+}
+
+// idOf is the id of a message of the kind that the caller wants.
+func (c *graphCall) idOf(m Message) string {
+	if c.immutable() {
+		return m.ImmutableID
+	}
+	return m.ID
+}
+
+func (c *graphCall) immutable() bool {
+	return strings.Contains(strings.ToLower(strings.ReplaceAll(strings.Join(c.Header.Values("Prefer"), ","), " ", "")), `idtype="immutableid"`)
 }
 
 func importance(h mail.Header) string {

@@ -151,7 +151,7 @@ func (c *graphCall) message() (Message, *graphError) {
 	if len(id) < 40 || strings.ContainsAny(id, " \r\n'") {
 		return Message{}, &graphError{status: 400, code: "ErrorInvalidIdMalformed", text: "Id is malformed."}
 	}
-	m, ok := c.g.sim.mail.find(strings.ToLower(c.mailbox.Address), id)
+	m, ok := c.g.sim.mail.find(c.mailbox.Address, id)
 	if !ok {
 		return m, itemNotFound()
 	}
@@ -202,7 +202,7 @@ func (c *graphCall) attachments() *graphError {
 		list = m.draft.files
 	} else {
 		for i, f := range readMessage(m.Raw).Files {
-			list = append(list, attached{folderID(c.mailbox, m.ID+strconv.Itoa(i)), f})
+			list = append(list, attached{folderID(c.mailbox.Address, m.ImmutableID+strconv.Itoa(i)), f})
 		}
 	}
 	var items []map[string]any
@@ -213,63 +213,96 @@ func (c *graphCall) attachments() *graphError {
 	return nil
 }
 
-// graphFolders are the folders by Graph's well-known names.
-var graphFolders = []struct{ name, folder string }{
-	{"inbox", FolderInbox}, {"sentitems", FolderSent}, {"drafts", FolderDrafts},
-}
-
-func folderID(m *Mailbox, name string) string {
-	return "AQMkA" + challenge("S256", strings.ToLower(m.Address)+"/"+name) + "AAAA="
-}
-
 // folderOf finds the folder of the path by its well-known name or its id.
-func (c *graphCall) folderOf() (string, *graphError) {
-	for _, f := range graphFolders {
-		if key := c.args["folder"]; strings.EqualFold(key, f.name) || key == folderID(c.mailbox, f.folder) {
-			return f.folder, nil
-		}
+func (c *graphCall) folderOf() (*folder, *graphError) {
+	p := c.g.sim.mail
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found := p.box(c.mailbox.Address).byKey(c.args["folder"])
+	if found == nil {
+		return nil, itemNotFound()
 	}
-	return "", itemNotFound()
+	return found, nil
 }
 
-func (c *graphCall) folderJSON(folder string) map[string]any {
-	n := len(c.g.sim.mail.list(strings.ToLower(c.mailbox.Address), folder))
-	unread := 0
-	if folder == FolderInbox {
-		unread = n
+// byKey finds a folder by its well-known name or its id.
+func (b *box) byKey(key string) *folder {
+	if f := b.byFolderID(key); f != nil {
+		return f
 	}
-	return map[string]any{"id": folderID(c.mailbox, folder), "displayName": folder, "totalItemCount": n,
-		"unreadItemCount": unread, "childFolderCount": 0}
+	return b.byUse(strings.ToLower(key))
 }
 
+func folderJSON(f *folder) map[string]any {
+	i, parent := f.info(), folderID(f.box.address, "msgfolderroot")
+	name := f.name
+	if at := strings.LastIndexByte(name, '/'); at >= 0 {
+		parent, name = f.box.folder(name[:at]).id, name[at+1:]
+	}
+	return map[string]any{"id": f.id, "displayName": name, "parentFolderId": parent, "childFolderCount": len(f.box.below(f)),
+		"unreadItemCount": i.Unread, "totalItemCount": i.Count, "sizeInBytes": f.size(), "isHidden": false}
+}
+
+func (f *folder) size() (n int) {
+	for _, m := range f.list {
+		n += len(m.Raw)
+	}
+	return n
+}
+
+// folders lists those at the top, or below the one of the path.
 func (c *graphCall) folders() *graphError {
-	return c.page("mailFolders", len(graphFolders), func(i int) map[string]any { return c.folderJSON(graphFolders[i].folder) })
+	p := c.g.sim.mail
+	p.mu.Lock()
+	b := p.box(c.mailbox.Address)
+	list := b.top()
+	if key := c.args["folder"]; key != "" {
+		f := b.byKey(key)
+		if f == nil {
+			p.mu.Unlock()
+			return itemNotFound()
+		}
+		list = b.below(f)
+	}
+	docs := make([]map[string]any, len(list))
+	for i, f := range list {
+		docs[i] = folderJSON(f)
+	}
+	p.mu.Unlock()
+	return c.page("users('"+c.mailbox.Address+"')/mailFolders", len(docs), func(i int) map[string]any { return c.pick(docs[i]) })
 }
 
 func (c *graphCall) folder() *graphError {
-	folder, e := c.folderOf()
-	if e != nil {
-		return e
+	p := c.g.sim.mail
+	p.mu.Lock()
+	f := p.box(c.mailbox.Address).byKey(c.args["folder"])
+	if f == nil {
+		p.mu.Unlock()
+		return itemNotFound()
 	}
-	c.json(http.StatusOK, c.folderJSON(folder))
+	doc := folderJSON(f)
+	p.mu.Unlock()
+	doc["@odata.context"] = c.context("users('" + c.mailbox.Address + "')/mailFolders/$entity")
+	c.json(http.StatusOK, c.pick(doc))
 	return nil
 }
 
 // find lists the messages of a folder or of all, the newest first, and looks
 // one up by its Message-ID.
 func (c *graphCall) find() *graphError {
-	folder := ""
+	name := ""
 	if c.args["folder"] != "" {
-		var e *graphError
-		if folder, e = c.folderOf(); e != nil {
+		f, e := c.folderOf()
+		if e != nil {
 			return e
 		}
+		name = f.name
 	}
 	keep, e := filterMessages(c.URL.Query().Get("$filter"))
 	if e != nil {
 		return e
 	}
-	list := c.g.sim.mail.list(strings.ToLower(c.mailbox.Address), folder)
+	list := c.g.sim.mail.list(c.mailbox.Address, name)
 	list = slices.DeleteFunc(list, func(m Message) bool { return !keep(m) })
 	slices.Reverse(list)
 	return c.page("users('"+c.mailbox.Address+"')/messages", len(list), func(i int) map[string]any { return c.pick(c.messageJSON(list[i])) })

@@ -158,7 +158,6 @@ func (c *graphCall) submit(sub *submission) *graphError {
 type draft struct {
 	base  []byte
 	files []attached
-	fixed bool // its id stays when it is sent
 }
 
 // An attached is a file on a draft.
@@ -177,7 +176,7 @@ func (d *draft) raw() []byte {
 
 // createDraft puts a message into Drafts, from JSON or MIME.
 func (c *graphCall) createDraft() *graphError {
-	d := &draft{fixed: strings.Contains(strings.ToLower(c.Header.Get("Prefer")), "immutableid")}
+	d := &draft{}
 	if c.isMIME() {
 		raw, e := c.readMIME()
 		if e != nil {
@@ -204,13 +203,13 @@ func (c *graphCall) createDraft() *graphError {
 			d.files = append(d.files, attached{newItemID(), f})
 		}
 	}
-	m := Message{From: c.mailbox.Address, At: c.g.sim.Now(), Via: "graph", draft: d}
+	m := Message{From: c.mailbox.Address, At: c.g.sim.Now(), Via: "graph", Flags: []string{FlagSeen, FlagDraft}, draft: d}
 	m.describe(d.raw())
 	if e := c.fits(m.Raw); e != nil {
 		return e
 	}
 	made := c.g.sim.mail.put(c.mailbox.Address, FolderDrafts, m)
-	c.json(http.StatusCreated, c.messageJSON(*made))
+	c.json(http.StatusCreated, c.messageJSON(made))
 	return nil
 }
 
@@ -268,14 +267,15 @@ func (c *graphCall) attach() *graphError {
 func (c *graphCall) addFile(id string, f file) (attached, *graphError) {
 	a := attached{newItemID(), f}
 	var e *graphError
-	found := c.g.sim.mail.change(strings.ToLower(c.mailbox.Address), id, func(m *Message) {
+	found := c.g.sim.mail.with(c.mailbox.Address, id, func(m *Message) {
 		if m.draft == nil {
 			return
 		}
-		d := &draft{m.draft.base, append(slices.Clip(m.draft.files), a), m.draft.fixed}
+		d := &draft{m.draft.base, append(slices.Clip(m.draft.files), a)}
 		raw := d.raw()
 		if e = c.fits(raw); e == nil {
-			m.draft, m.Raw = d, raw
+			m.draft = d
+			c.g.sim.mail.rewrite(m, raw)
 		}
 	})
 	if !found {
@@ -294,14 +294,12 @@ func (c *graphCall) sendDraft() *graphError {
 	return c.send(sub)
 }
 
-// discard takes the draft of a submission away once it is sent.
-func (x *exchange) discard(sub *submission) (id string) {
+// discard takes the draft of a submission away once it is sent. What is sent
+// has its immutable id.
+func (x *exchange) discard(sub *submission) (immutable string) {
 	if sub.draft == nil {
 		return ""
 	}
 	x.sim.mail.remove(sub.draft.Mailbox, sub.draft.ID)
-	if sub.draft.draft.fixed {
-		return sub.draft.ID
-	}
-	return ""
+	return sub.draft.ImmutableID
 }

@@ -1,56 +1,67 @@
 package sim
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
-	"mime"
-	"net/mail"
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// The folders of a mailbox.
-const (
-	FolderInbox  = "Inbox"
-	FolderSent   = "Sent Items"
-	FolderDrafts = "Drafts"
-)
-
 // A Message lies in a folder of a mailbox. Mail to addresses outside of the
 // world is caught too, in a mailbox of that address.
 type Message struct {
-	ID        string    `json:"id"`
-	Mailbox   string    `json:"mailbox"` // primary address
-	Folder    string    `json:"folder"`
-	From      string    `json:"from"` // envelope
-	To        []string  `json:"to"`   // envelope
-	Subject   string    `json:"subject"`
-	MessageID string    `json:"message_id"` // with its angle brackets
-	Raw       []byte    `json:"raw,omitempty"`
-	At        time.Time `json:"at"`
-	Via       string    `json:"via"` // smtp or graph
+	ID          string    `json:"id"`           // changes when the message moves to another folder
+	ImmutableID string    `json:"immutable_id"` // does not
+	Mailbox     string    `json:"mailbox"`      // primary address
+	Folder      string    `json:"folder"`       // with "/" between its levels
+	UID         uint32    `json:"uid"`          // in the folder
+	UIDL        string    `json:"uidl"`         // of POP
+	Flags       []string  `json:"flags,omitempty"`
+	From        string    `json:"from"` // envelope
+	To          []string  `json:"to"`   // envelope
+	Subject     string    `json:"subject"`
+	MessageID   string    `json:"message_id"` // with its angle brackets
+	Raw         []byte    `json:"raw,omitempty"`
+	At          time.Time `json:"at"`  // when it was received
+	Via         string    `json:"via"` // smtp, graph, imap, or outside
 
-	draft *draft // in Drafts
+	draft  *draft // in Drafts
+	folder *folder
+	mod    uint64 // its last change
+	order  int    // in which it came, among all
 }
 
 // A post keeps all mail in memory.
 type post struct {
 	sim *Sim
 
-	mu      sync.Mutex
-	all     []*Message            // oldest first
-	boxes   map[string][]*Message // by mailbox, oldest first
-	changed chan struct{}         // closed and replaced by each arrival
-	version int                   // counts arrivals
+	mu       sync.Mutex
+	boxes    map[string]*box
+	queue    []*Message    // oldest first, those that are gone too
+	held     int           // messages
+	validity uint32        // UIDVALIDITY of the newest folder
+	changed  chan struct{} // closed and replaced by each arrival
+	version  int           // counts arrivals
+
+	// tell is called with every change of a message, with the lock held.
+	tell func(what string, m *Message)
 }
 
 func newPost(s *Sim) *post {
-	return &post{sim: s, boxes: map[string][]*Message{}, changed: make(chan struct{})}
+	return &post{sim: s, boxes: map[string]*box{}, validity: 13, changed: make(chan struct{}), tell: func(string, *Message) {}}
 }
+
+// What is told of a message, in the words of Graph.
+const (
+	itCame    = "created"
+	itChanged = "updated"
+	itLeft    = "deleted"
+)
 
 // Mail returns what was delivered to an address, oldest first. All mail sent
 // anywhere is caught, so the address may be outside of the world.
@@ -63,18 +74,36 @@ func (s *Sim) Sent(address string) []Message {
 	return s.mail.list(s.mailboxOf(address), FolderSent)
 }
 
+// MailIn returns the messages of a folder, oldest first.
+func (s *Sim) MailIn(address, folder string) []Message {
+	return s.mail.list(s.mailboxOf(address), folder)
+}
+
 // AllMail returns every message of every folder, oldest first.
 func (s *Sim) AllMail() []Message {
 	s.mail.mu.Lock()
 	defer s.mail.mu.Unlock()
-	return values(s.mail.all)
+	var all []*Message
+	for _, b := range s.mail.boxes {
+		for _, f := range b.folders {
+			all = append(all, f.list...)
+		}
+	}
+	slices.SortFunc(all, func(a, b *Message) int { return cmp.Compare(a.order, b.order) })
+	return values(all)
 }
 
-// ClearMail throws all mail away.
+// ClearMail throws all mail away. Folders stay.
 func (s *Sim) ClearMail() {
 	s.mail.mu.Lock()
 	defer s.mail.mu.Unlock()
-	s.mail.all, s.mail.boxes = nil, map[string][]*Message{}
+	for _, b := range s.mail.boxes {
+		for _, f := range b.folders {
+			for len(f.list) > 0 {
+				s.mail.drop(f.list[0])
+			}
+		}
+	}
 }
 
 // WaitMail returns the mail of an address as soon as there are at least n, or
@@ -93,6 +122,163 @@ func (s *Sim) WaitMail(ctx context.Context, address string, n int) ([]Message, e
 			return s.Mail(address), context.Cause(s.ctx)
 		}
 	}
+}
+
+// A FolderInfo is what there is to know of a folder.
+type FolderInfo struct {
+	Name        string `json:"name"`
+	Use         string `json:"use,omitempty"` // as Graph calls the standard ones: "inbox", "sentitems", …
+	UIDValidity uint32 `json:"uid_validity"`
+	UIDNext     uint32 `json:"uid_next"`
+	Count       int    `json:"count"`
+	Unread      int    `json:"unread"`
+}
+
+func (f *folder) info() FolderInfo {
+	i := FolderInfo{Name: f.name, Use: f.use, UIDValidity: f.validity, UIDNext: f.next, Count: len(f.list)}
+	for _, m := range f.list {
+		if !m.has(FlagSeen) {
+			i.Unread++
+		}
+	}
+	return i
+}
+
+// Folders lists the folders of a mailbox.
+func (s *Sim) Folders(address string) []FolderInfo {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	var list []FolderInfo
+	for _, f := range s.mail.box(s.mailboxOf(address)).folders {
+		list = append(list, f.info())
+	}
+	return list
+}
+
+// MakeFolder makes a folder, with "/" between its levels, unless it is there.
+func (s *Sim) MakeFolder(address, name string) error {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	if s.mail.makeFolder(s.mail.box(s.mailboxOf(address)), name) == nil {
+		return errors.New("a folder needs a name")
+	}
+	return nil
+}
+
+// RemoveFolder deletes a folder with all that is in and below it. The standard
+// ones stay.
+func (s *Sim) RemoveFolder(address, name string) error {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	f, err := s.mail.named(address, name)
+	if err != nil {
+		return err
+	}
+	return s.mail.removeFolder(f)
+}
+
+// ResetUIDValidity numbers the messages of a folder anew, as a server does that
+// lost its index.
+func (s *Sim) ResetUIDValidity(address, name string) error {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	f, err := s.mail.named(address, name)
+	if err != nil {
+		return err
+	}
+	s.mail.validity++
+	fresh := *f
+	f.gone = true // for those who have it open
+	f.tell()
+	next := &fresh
+	next.validity, next.next, next.log = s.mail.validity, 1, nil
+	f.list = nil
+	next.box.folders[slices.Index(next.box.folders, f)] = next
+	for _, m := range next.list {
+		next.box.mod++
+		m.folder, m.UID, m.mod = next, next.next, next.box.mod
+		next.log = append(next.log, change{mod: m.mod, uid: m.UID})
+		next.next++
+	}
+	return nil
+}
+
+// Move puts a message into another folder of its mailbox, and returns it with
+// its new id.
+func (s *Sim) Move(id, folder string) (Message, error) {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	m := s.mail.byID(id)
+	if m == nil {
+		return Message{}, fmt.Errorf("%w message %q", errNotThere, id)
+	}
+	to := m.folder.box.folder(folder)
+	if to == nil {
+		return Message{}, fmt.Errorf("%w folder %q", errNotThere, folder)
+	}
+	s.mail.move(m, to)
+	return *m, nil
+}
+
+// SetFlags puts flags in the place of those of a message.
+func (s *Sim) SetFlags(id string, flags ...string) error {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	m := s.mail.byID(id)
+	if m == nil {
+		return fmt.Errorf("%w message %q", errNotThere, id)
+	}
+	if m.setFlags(flags) {
+		s.mail.tell(itChanged, m)
+	}
+	return nil
+}
+
+// Expunge takes a message away for good.
+func (s *Sim) Expunge(id string) error {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	m := s.mail.byID(id)
+	if m == nil {
+		return fmt.Errorf("%w message %q", errNotThere, id)
+	}
+	s.mail.drop(m)
+	return nil
+}
+
+func (p *post) byID(id string) *Message {
+	for _, b := range p.boxes {
+		if m := b.byID[id]; m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
+func (p *post) named(address, name string) (*folder, error) {
+	f := p.box(p.sim.mailboxOf(address)).folder(cmp.Or(name, FolderInbox))
+	if f == nil {
+		return nil, fmt.Errorf("%w folder %q", errNotThere, name)
+	}
+	return f, nil
+}
+
+func (p *post) removeFolder(f *folder) error {
+	if f.use != "" {
+		return fmt.Errorf("%s cannot be deleted", f.name)
+	}
+	for _, o := range f.box.below(f) {
+		if err := p.removeFolder(o); err != nil {
+			return err
+		}
+	}
+	for len(f.list) > 0 {
+		p.drop(f.list[0])
+	}
+	f.gone = true
+	f.tell()
+	f.box.folders = slices.DeleteFunc(f.box.folders, func(o *folder) bool { return o == f })
+	return nil
 }
 
 // seen is the number of arrivals so far.
@@ -125,23 +311,46 @@ func domainOf(address string) string {
 	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
 }
 
-// put files a copy of m into a mailbox and gives it an id if it has none.
-func (p *post) put(mailbox, folder string, m Message) *Message {
-	m.Mailbox, m.Folder = strings.ToLower(mailbox), folder
-	if m.ID == "" {
-		m.ID = newItemID()
-	}
+// put files a copy of m into a folder, and gives it the ids it lacks.
+func (p *post) put(mailbox, folder string, m Message) Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all = append(p.all, &m)
-	p.boxes[m.Mailbox] = append(p.boxes[m.Mailbox], &m)
-	if keep := p.sim.world.now.Load().Knobs.KeepMail; keep > 0 && len(p.all) > keep {
-		p.drop(p.all[0])
+	b := p.box(mailbox)
+	f := b.folder(folder)
+	if f == nil {
+		f = b.byUse("inbox")
 	}
+	return *p.file(f, m)
+}
+
+func (p *post) file(f *folder, m Message) *Message {
+	f.box.uidl++
+	m.ID, m.ImmutableID = cmp.Or(m.ID, newItemID()), cmp.Or(m.ImmutableID, newImmutableID())
+	m.UIDL = strconv.Itoa(f.box.uidl)
 	p.version++
+	p.held++
+	m.order = p.version
+	f.add(&m)
+	p.keep(&m)
+	p.tell(itCame, &m)
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return &m
+}
+
+// keep puts m into the queue, and drops the oldest when there are too many.
+func (p *post) keep(m *Message) {
+	p.queue = append(p.queue, m)
+	limit := p.sim.world.now.Load().Knobs.KeepMail
+	for limit > 0 && p.held > limit {
+		if p.queue[0].folder != nil {
+			p.drop(p.queue[0])
+		}
+		p.queue = p.queue[1:]
+	}
+	if len(p.queue) > 2*p.held+1000 {
+		p.queue = slices.DeleteFunc(p.queue, func(m *Message) bool { return m.folder == nil })
+	}
 }
 
 // arrivals is closed by the next arrival.
@@ -151,67 +360,80 @@ func (p *post) arrivals() <-chan struct{} {
 	return p.changed
 }
 
+// drop takes a message away for good.
 func (p *post) drop(m *Message) {
-	is := func(o *Message) bool { return o == m }
-	p.all = slices.DeleteFunc(p.all, is)
-	p.boxes[m.Mailbox] = slices.DeleteFunc(p.boxes[m.Mailbox], is)
+	p.tell(itLeft, m)
+	m.folder.take(m)
+	m.folder = nil
+	p.held--
+}
+
+// move puts a message into another folder: it leaves one and comes to the
+// other, with a new id.
+func (p *post) move(m *Message, to *folder) {
+	p.tell(itLeft, m)
+	m.folder.take(m)
+	m.ID = newItemID()
+	to.add(m)
+	p.tell(itCame, m)
 }
 
 // remove takes a message away and says whether it was there.
 func (p *post) remove(mailbox, id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, m := range p.boxes[mailbox] {
-		if m.ID == id {
-			p.drop(m)
-			return true
-		}
-	}
-	return false
+	return p.with(mailbox, id, p.drop)
 }
 
-// change lets f change a message and says whether it is there.
-func (p *post) change(mailbox, id string, f func(*Message)) bool {
+// with lets f have a message and says whether it is there.
+func (p *post) with(mailbox, id string, f func(*Message)) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, m := range p.boxes[mailbox] {
-		if m.ID == id {
-			f(m)
-			return true
-		}
+	var m *Message
+	if b := p.boxes[strings.ToLower(mailbox)]; b != nil {
+		m = b.byID[id]
 	}
-	return false
+	if m != nil {
+		f(m)
+	}
+	return m != nil
 }
 
-func (p *post) list(mailbox, folder string) []Message {
+// rewrite gives a message other bytes.
+func (p *post) rewrite(m *Message, raw []byte) {
+	m.folder.box.bytes += int64(len(raw) - len(m.Raw))
+	m.Raw = raw
+	m.folder.mark(m)
+	p.tell(itChanged, m)
+}
+
+// list has the messages of a folder, or of all of them, oldest first.
+func (p *post) list(mailbox, name string) []Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	b := p.boxes[strings.ToLower(mailbox)]
+	if b == nil {
+		return nil
+	}
 	var in []*Message
-	for _, m := range p.boxes[mailbox] {
-		if folder == "" || m.Folder == folder {
-			in = append(in, m)
+	for _, f := range b.folders {
+		if name == "" || f == b.folder(name) {
+			in = append(in, f.list...)
 		}
 	}
+	slices.SortStableFunc(in, func(a, b *Message) int { return cmp.Compare(a.order, b.order) })
 	return values(in)
 }
 
-func (p *post) find(mailbox, id string) (Message, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, m := range p.boxes[mailbox] {
-		if m.ID == id {
-			return *m, true
-		}
-	}
-	return Message{}, false
+func (p *post) find(mailbox, id string) (m Message, ok bool) {
+	ok = p.with(mailbox, id, func(found *Message) { m = *found })
+	return m, ok
 }
 
 func (p *post) mailboxes() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var names []string
-	for name, held := range p.boxes {
-		if len(held) > 0 {
+	for name, b := range p.boxes {
+		if len(b.byID) > 0 {
 			names = append(names, name)
 		}
 	}
@@ -220,13 +442,13 @@ func (p *post) mailboxes() []string {
 }
 
 // size is the bytes held for a mailbox.
-func (p *post) size(mailbox string) (n int64) {
+func (p *post) size(mailbox string) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, m := range p.boxes[mailbox] {
-		n += int64(len(m.Raw))
+	if b := p.boxes[strings.ToLower(mailbox)]; b != nil {
+		return b.bytes
 	}
-	return n
+	return 0
 }
 
 func values(list []*Message) []Message {
@@ -235,109 +457,4 @@ func values(list []*Message) []Message {
 		all[i] = *m
 	}
 	return all
-}
-
-// newItemID looks like an id of Exchange: long, and with characters that need
-// care in a path.
-func newItemID() string {
-	return "AAMkA" + base64.URLEncoding.EncodeToString(randomBytes(72)) + "="
-}
-
-// headerOf reads the header of a message as far as it can be read.
-func headerOf(raw []byte) mail.Header {
-	head, _ := splitMessage(raw)
-	m, err := mail.ReadMessage(bytes.NewReader(append(slices.Clone(head), "\r\n"...)))
-	if err != nil {
-		return lenientHeader(head)
-	}
-	return m.Header
-}
-
-// lenientHeader takes the fields it understands and leaves out the others.
-func lenientHeader(head []byte) mail.Header {
-	h := mail.Header{}
-	for _, f := range fieldsOf(head) {
-		name, value, ok := strings.Cut(string(f), ":")
-		if !ok || strings.ContainsAny(name, " \t") {
-			continue
-		}
-		value = strings.NewReplacer("\r", "", "\n", "").Replace(value)
-		key := strings.ToLower(name)
-		for _, known := range []string{"From", "To", "Cc", "Bcc", "Reply-To", "Sender", "Subject", "Message-Id", "Date", "Importance",
-			"Content-Type", "Content-Transfer-Encoding", "Content-Disposition"} {
-			if strings.EqualFold(known, key) {
-				h[known] = append(h[known], strings.TrimSpace(value))
-			}
-		}
-	}
-	return h
-}
-
-// splitMessage cuts raw behind the last field of its header. The empty line
-// stays with the body.
-func splitMessage(raw []byte) (head, body []byte) {
-	if i := bytes.Index(raw, []byte("\r\n\r\n")); i >= 0 {
-		return raw[:i+2], raw[i+2:]
-	}
-	if i := bytes.Index(raw, []byte("\n\n")); i >= 0 {
-		return raw[:i+1], raw[i+1:]
-	}
-	return raw, nil
-}
-
-// fieldsOf cuts a header into its fields with their line ends.
-func fieldsOf(head []byte) [][]byte {
-	var fields [][]byte
-	for line := range bytes.Lines(head) {
-		if len(fields) > 0 && (line[0] == ' ' || line[0] == '\t') {
-			last := &fields[len(fields)-1]
-			*last = append(slices.Clip(*last), line...)
-			continue
-		}
-		fields = append(fields, line)
-	}
-	return fields
-}
-
-// withoutField takes all fields of a name out of a message and leaves every
-// other byte as it is.
-func withoutField(raw []byte, name string) []byte {
-	head, body := splitMessage(raw)
-	var out []byte
-	for _, f := range fieldsOf(head) {
-		n, _, _ := bytes.Cut(f, []byte(":"))
-		if !strings.EqualFold(string(bytes.TrimSpace(n)), name) {
-			out = append(out, f...)
-		}
-	}
-	return append(out, body...)
-}
-
-func decodeWords(s string) string {
-	if d, err := new(mime.WordDecoder).DecodeHeader(s); err == nil {
-		return d
-	}
-	return s
-}
-
-// addressesIn lists the bare addresses of some header fields.
-func addressesIn(h mail.Header, fields ...string) []string {
-	var all []string
-	for _, f := range fields {
-		for _, value := range h[f] {
-			list, err := mail.ParseAddressList(value)
-			if err != nil {
-				continue
-			}
-			for _, a := range list {
-				all = append(all, a.Address)
-			}
-		}
-	}
-	return all
-}
-
-// newMessageID is one in the way of Exchange, for messages without.
-func newMessageID() string {
-	return "<" + strings.ToUpper(rand.Text()[:20]) + "@SY5P282MB4321.AUSP282.PROD.OUTLOOK.COM>"
 }

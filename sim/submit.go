@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/mail"
 	"strings"
-	"time"
 )
 
 // A submission is a message that somebody wants to send, by SMTP or by Graph.
@@ -138,35 +137,6 @@ func (x *exchange) checkSender(v *view, sub *submission, head mail.Header) *refu
 	return nil
 }
 
-// deliver files the message with its recipients and into Sent Items.
-func (x *exchange) deliver(sub *submission) {
-	sub.complete(x)
-	x.forgive(strings.ToLower(sub.who.mailbox.Address))
-	m := Message{From: sub.from, To: sub.to, Subject: sub.subject, MessageID: sub.id, At: x.sim.Now(), Via: sub.via}
-	id := x.discard(sub)
-	if !sub.noSent {
-		sent := m
-		sent.ID, sent.Raw = id, sub.raw
-		x.sim.mail.put(sub.who.mailbox.Address, FolderSent, sent)
-	}
-	m.Raw = sub.wire
-	x.sim.counts.add(sub.via + ".messages")
-	v := x.sim.world.now.Load()
-	seen := map[string]bool{}
-	for _, to := range sub.to {
-		box := x.sim.mailboxOf(to)
-		if seen[box] {
-			continue
-		}
-		seen[box] = true
-		if t := v.tenants[domainOf(to)]; t != nil && v.mailboxes[box].item == nil {
-			x.bounce(sub, to)
-			continue
-		}
-		x.sim.mail.put(box, FolderInbox, m)
-	}
-}
-
 // complete fills in what the message lacks and what is the server's to change.
 func (s *submission) complete(x *exchange) {
 	if s.id == "" {
@@ -215,51 +185,6 @@ func replaceFold(f []byte, old, with string) []byte {
 	}
 	return append(append(bytes.Clone(f[:i]), with...), f[i+len(old):]...)
 }
-
-// bounce tells the sender that a recipient inside does not exist. A bounce is
-// never bounced.
-func (x *exchange) bounce(sub *submission, to string) {
-	if sub.from == "" {
-		return
-	}
-	now := x.sim.Now()
-	id := newMessageID()
-	body := x.reply(strings.ReplaceAll(bounceText, "\n", "\r\n"), "{to}", to, "{from}", sub.from, "{id}", id,
-		"{original}", sub.id, "{subject}", sub.subject, "{date}", now.Format(time.RFC1123Z))
-	x.sim.counts.add("bounces")
-	x.sim.mail.put(x.sim.mailboxOf(sub.from), FolderInbox, Message{To: []string{sub.from},
-		Subject: "Undeliverable: " + sub.subject, MessageID: id, Raw: []byte(body), At: now, Via: sub.via})
-}
-
-const bounceText = `From: Microsoft Outlook <MicrosoftExchange329e71ec88ae4615bbc36ab6ce41109e@contoso.onmicrosoft.example>
-To: <{from}>
-Date: {date}
-Message-ID: {id}
-In-Reply-To: {original}
-References: {original}
-Subject: Undeliverable: {subject}
-Auto-Submitted: auto-replied
-MIME-Version: 1.0
-Content-Type: multipart/report; report-type=delivery-status; boundary="ndr"
-
---ndr
-Content-Type: text/plain; charset=us-ascii
-
-Your message to {to} couldn't be delivered.
-{to} wasn't found. The address may be misspelled or may not exist.
-
---ndr
-Content-Type: message/delivery-status
-
-Reporting-MTA: dns;{HOST}
-
-Final-Recipient: rfc822;{to}
-Action: failed
-Status: 5.1.10
-Diagnostic-Code: smtp;550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient {to} not found by SMTP address lookup
-
---ndr--
-`
 
 // externalLimit is the tenant external recipient rate limit of a day.
 func externalLimit(t *Tenant) int {

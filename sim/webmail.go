@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"html"
@@ -138,10 +139,9 @@ func (s *Sim) webmailHome(w http.ResponseWriter, r *http.Request) {
 	showPage(w, http.StatusOK, "mailboxes", page{Title: "Mailboxes", Data: webmailPage{Boxes: boxes, Version: s.mail.seen()}})
 }
 
-// webmailFolders are the folders by the word in their address.
-var webmailFolders = []struct{ key, folder string }{
-	{"inbox", FolderInbox}, {"sent", FolderSent}, {"drafts", FolderDrafts},
-}
+// webmailKeys are the words in the address of the standard folders. Those that
+// are absent go by their name.
+var webmailKeys = map[string]string{"inbox": "inbox", "sentitems": "sent", "drafts": "drafts"}
 
 func (s *Sim) webmailBox(w http.ResponseWriter, r *http.Request) {
 	p, key := s.webmailPage(r.PathValue("address")), r.URL.Query().Get("folder")
@@ -176,10 +176,9 @@ func (s *Sim) webmailPage(address string) webmailPage {
 			p.Box = &p.Boxes[i]
 		}
 	}
-	for _, f := range webmailFolders {
-		n := len(s.mail.list(strings.ToLower(address), f.folder))
-		if f.folder != FolderDrafts || n > 0 {
-			p.Folders = append(p.Folders, webmailFolder{Name: f.folder, Key: f.key, Count: n})
+	for _, f := range s.Folders(address) {
+		if f.Count > 0 || f.Use == "inbox" || f.Use == "sentitems" || f.Use == "" {
+			p.Folders = append(p.Folders, webmailFolder{Name: f.Name, Key: cmp.Or(webmailKeys[f.Use], f.Name), Count: f.Count})
 		}
 	}
 	return p
@@ -189,7 +188,7 @@ func webmailLineOf(box string, m Message) webmailLine {
 	r := readMessage(m.Raw)
 	l := webmailLine{Message: m, Box: box, Preview: preview(r), Files: r.hasAttachments()}
 	who := addressList(r.Header, "From")
-	if m.Folder != FolderInbox {
+	if m.folder.use == "sentitems" || m.folder.use == "drafts" {
 		who = append(addressList(r.Header, "To"), append(addressList(r.Header, "Cc"), addressList(r.Header, "Bcc")...)...)
 	}
 	l.Who = namesOf(who)
@@ -245,7 +244,7 @@ func (s *Sim) webmailMessage(w http.ResponseWriter, r *http.Request) {
 	v := &webmailMessage{webmailLine: webmailLineOf(p.Box.Address, m), Text: read.Text, HTML: read.HTML != "", Size: sizeText(len(m.Raw))}
 	for i, f := range p.Folders {
 		if f.Name == m.Folder {
-			p.Folders[i].Here, v.Back = true, webmailPath(p.Box.Address)+"?folder="+f.Key
+			p.Folders[i].Here, v.Back = true, webmailPath(p.Box.Address)+"?folder="+url.QueryEscape(f.Key)
 		}
 	}
 	for _, name := range []string{"From", "Sender", "To", "Cc", "Bcc", "Reply-To", "Date"} {

@@ -126,6 +126,12 @@ type Mailbox struct {
 	POPDisabled      bool  `json:"pop_disabled,omitempty"`
 	NoSentCopy       bool  `json:"no_sent_copy,omitempty"` // of mail sent by SMTP
 
+	// Language names the standard folders: en (when absent), de, fr or ja.
+	// Folders are there beside them, with "/" between levels. Both count when
+	// the mailbox is first used.
+	Language string   `json:"language,omitempty"`
+	Folders  []string `json:"folders,omitempty"`
+
 	SendAs       []string `json:"send_as,omitempty"`
 	FullAccess   []string `json:"full_access,omitempty"`
 	SendOnBehalf []string `json:"send_on_behalf,omitempty"`
