@@ -28,7 +28,10 @@ import (
 	"github.com/mailgrant/mailgrant/internal/vault"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, // but for the PostgreSQL that all tests share
+		goleak.IgnoreAnyFunction("github.com/mailgrant/mailgrant/test/real.(*PostgresServer).Start.func1"), goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
+}
 
 var quiet = slog.New(slog.DiscardHandler)
 
