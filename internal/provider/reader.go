@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -27,6 +28,11 @@ type Reading struct {
 	// for other messages. nil where nobody cares.
 	Gone func(ctx context.Context, remotes []string) error
 
+	// Left tells that these are older than Since and are left alone, so that Known
+	// knows them from now on. For a reader that has to look into a message to see
+	// how old it is. nil where nobody cares.
+	Left func(ctx context.Context, remotes []string) error
+
 	// Push is where the provider may send notices of new mail, "" when it cannot
 	// reach us, and what they must carry.
 	Push, PushSecret string
@@ -42,12 +48,17 @@ type Incoming struct {
 	Err        error     // the provider does not give it
 }
 
+// ErrTooLarge is what a Body ends with when there is more of it than Reading.Max,
+// where the provider did not say so before, or lied.
+var ErrTooLarge = errors.New("the message is larger than is taken")
+
 // An Inbox is an open mailbox. One goroutine uses it.
 type Inbox interface {
 	// Next takes a page of what came after the cursor, oldest first, and says where
 	// that page ends and whether more is there. When it fails, the cursor stands
 	// behind the last message that was taken. An error of take ends the page and
-	// comes back as it is; that message counts as not taken.
+	// comes back as it is; that message counts as not taken. Only what failed with
+	// ErrTooLarge is offered once more, without its body.
 	Next(ctx context.Context, from Cursor, take func(Incoming) error) (to Cursor, more bool, err error)
 
 	// Wait returns nil when something may have come, at the latest after the time
