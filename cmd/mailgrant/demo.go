@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ Nothing of it is left behind, unless --keep names a directory.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runDemo(cmd, c, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.keep, "keep", "", "`directory` in which everything is kept, and found again by the next demo")
+	f.StringVar(&o.keep, "keep", "", "`directory`, empty or of a demo before, in which everything is kept and found again by the next demo")
 	f.BoolVar(&o.once, "once", false, "do the walk, say what happened, and end: status 0 when the mail arrived, 1 when not")
 	f.BoolVar(&o.verbose, "verbose", false, "show the log")
 	return cmd
@@ -122,6 +123,9 @@ func demoDir(keep string) (dir string, remove func() error, err error) {
 		if err := os.MkdirAll(keep, 0o700); err != nil {
 			return "", nil, mailgrant.Errorf(mailgrant.Misset, err, "%s cannot be made: %v", keep, err).Fix("name a directory you may write to, after --keep")
 		}
+		if err := demoOwn(keep); err != nil {
+			return "", nil, err
+		}
 		dir, err := filepath.Abs(keep)
 		return dir, func() error { return nil }, err
 	}
@@ -130,6 +134,20 @@ func demoDir(keep string) (dir string, remove func() error, err error) {
 		return "", nil, mailgrant.Errorf(mailgrant.Misset, err, "there is no room for the demo's files: %v", err).Fix("name a directory with --keep, or set TMPDIR")
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil
+}
+
+// demoOwn says whether a directory is empty or a demo's: in any other the demo would
+// write among what is not its own, perhaps into a real mailgrant.
+func demoOwn(dir string) error {
+	have, err := os.ReadDir(dir)
+	if err != nil {
+		return mailgrant.Errorf(mailgrant.Misset, err, "%s cannot be read: %v", dir, err).Fix("name another directory after --keep")
+	}
+	if len(have) == 0 || slices.ContainsFunc(have, func(e os.DirEntry) bool { return e.Name() == demoMark }) {
+		return nil
+	}
+	return mailgrant.Errorf(mailgrant.Conflict, nil, "%s is not empty, and was not made by a demo", dir).
+		Fix("name an empty directory, or one that is not there yet, after --keep")
 }
 
 func showPlaces(p *printer, a demoPlaces, keep string) {

@@ -76,11 +76,15 @@ func (d *demo) wait() error {
 	return errors.Join(err, d.keep(), d.sim.Close())
 }
 
+// demoMark is the file with the ports, the first that a demo writes: by it a
+// directory is known as a demo's.
+const demoMark = "ports.json"
+
 func (d *demo) choosePorts() error {
-	file := filepath.Join(d.dir, "ports.json")
+	file := filepath.Join(d.dir, demoMark)
 	b, err := os.ReadFile(file)
 	if err == nil {
-		if err := json.Unmarshal(b, &d.ports); err != nil {
+		if err := json.Unmarshal(b, &d.ports); err != nil || d.ports.HTTP == 0 || d.ports.SimHTTPS == 0 {
 			return mailgrant.Errorf(mailgrant.Invalid, err, "%s was not written by a demo", file).Fix("name another directory after --keep")
 		}
 		return nil
