@@ -161,7 +161,7 @@ func (n *Node) resealKey(ctx context.Context, id uint32) error {
 // sealedAs is the name under which the value of a column was sealed.
 var sealedAs = map[string]string{
 	"credentials.sealed": "secret", "grants.sealed": "refresh_token", "grants.sealed_prev": "refresh_token",
-	"flows.sealed": "data", "chunks.sealed": "bytes",
+	"flows.sealed": "data", "chunks.sealed": "bytes", "webhooks.sealed": "secret", "webhooks.sealed_prev": "secret",
 }
 
 func (n *Node) resealRow(ctx context.Context, r store.SealedRow) error {

@@ -35,6 +35,10 @@ var backupTables = []struct{ table, columns string }{
 	{"attempts", "org, submission, n, doc"},
 	{"handed", "mailbox, hour, recipients"},
 	{"events", "org, seq, kind, at, subject, app, mailbox, data"},
+	{"webhooks", "org, id, name, state, position, doc, sealed, sealed_prev, both_until, finding, failing_since, taken_at"},
+	{"waiting", "org, webhook, mailbox, seq, dead, attempts, since, due_at, doc"},
+	{"replays", "org, webhook, id, position, until"},
+	{"deliveries", "org, webhook, at, id, doc"},
 }
 
 // backupHead is the first line of a backup.
@@ -239,14 +243,14 @@ func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding
 		}
 	}
 	if s.Clustered() {
-		r, err := q.query(ctx, "SELECT setval('event_seq', (SELECT COALESCE(MAX(seq), 0) + 1 FROM events))")
+		r, err := q.query(ctx, "SELECT setval('event_seq', ("+lastNumber+") + 1)")
 		if err != nil {
 			return err
 		}
 		r.Close()
 		return nil
 	}
-	last, err := one[int64](ctx, q, "SELECT COALESCE(MAX(seq), 0) FROM events")
+	last, err := one[int64](ctx, q, lastNumber)
 	s.seq.Store(last)
 	return err
 }

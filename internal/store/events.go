@@ -30,7 +30,10 @@ func (s *Store) event(e mailgrant.Event) stmt {
 		data = "{}"
 	}
 	if s.Clustered() {
-		return stmt{"INSERT INTO events (org, kind, at, subject, app, mailbox, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		// The transaction has its number before the event has its own: else a reader
+		// could pass an event that is not there yet.
+		return stmt{`INSERT INTO events (org, seq, tx, kind, at, subject, app, mailbox, data)
+			SELECT ?, nextval('event_seq'), t.id, ?, ?, ?, ?, ?, ? FROM (SELECT pg_current_xact_id() AS id OFFSET 0) t`,
 			[]any{string(e.Org), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
 	}
 	return stmt{"INSERT INTO events (org, seq, kind, at, subject, app, mailbox, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

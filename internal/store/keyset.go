@@ -47,6 +47,8 @@ var sealedColumns = []sealedColumn{
 	{table: "grants", column: "sealed_prev", key: "id"},
 	{table: "flows", column: "sealed", key: "id"},
 	{table: "chunks", column: "sealed", key: "owner", n: true},
+	{table: "webhooks", column: "sealed", key: "id"},
+	{table: "webhooks", column: "sealed_prev", key: "id"},
 }
 
 // A SealedRow is one seal and where it lives.

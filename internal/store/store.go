@@ -31,7 +31,7 @@ import (
 var migrations embed.FS
 
 // newest is the version of the newest migration.
-const newest = 2
+const newest = 3
 
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {
@@ -73,7 +73,7 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
 		e.close()
 		return nil, err
 	}
-	last, err := one[int64](ctx, e, "SELECT COALESCE(MAX(seq), 0) FROM events")
+	last, err := one[int64](ctx, e, lastNumber)
 	if err != nil {
 		e.close()
 		return nil, err
@@ -81,6 +81,10 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
 	s.seq.Store(last + seqGap)
 	return s, nil
 }
+
+// lastNumber is the last that an event had, as far as it is known: the log may be
+// empty by now, and webhooks have been told.
+const lastNumber = "SELECT COALESCE(MAX(n), 0) FROM (SELECT MAX(seq) AS n FROM events UNION ALL SELECT MAX(position) FROM webhooks) l"
 
 // seqGap is left out of the numbers of events at each start: some may have been
 // read by others whose transaction was not on the disk yet when the power went.
@@ -276,6 +280,8 @@ var lists = map[string]string{
 	"app":          "mailgrant app list",
 	"key":          "mailgrant app key list APP",
 	"submission":   "mailgrant queue list --all",
+	"webhook":      "mailgrant webhook list",
+	"delivery":     "mailgrant webhook deliveries WEBHOOK",
 	"arrival":      "mailgrant arrival list",
 }
 

@@ -55,6 +55,12 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"ArrivalStates":               arrivalStates,
 		"AfterReadingIsKept":          afterReading,
 		"ArrivalsAreSwept":            arrivalsSwept,
+		"WebhookLife":                 webhookLife,
+		"TellingIsKept":               tellingKept,
+		"WhatWaitsIsReplayed":         waitingReplayed,
+		"DeliveriesAreFew":            deliveriesFew,
+		"UntoldEventsAreNotSwept":     untoldKept,
+		"EventsAreFoundByTime":        eventsByTime,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,7 +19,7 @@ import (
 // orgless are the methods that know no organization: what they are given is
 // secret or was found by another that does, or they see to the whole.
 var orgless = []string{"AppByName", "Backup", "Beat", "BusyLanes", "ClaimShards", "Close", "Clustered", "ConsentLinkByHash", "DueSubmissions",
-	"GrantsDue", "HandedSince", "KeyByHash", "Leave", "LoadKeyset", "NextDue", "OnLane", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
+	"EveryWebhook", "GrantsDue", "HandedSince", "KeyByHash", "LastEvents", "Leave", "LoadKeyset", "NextDue", "OnLane", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
 	"ReadMailboxes", "RegistrationAnywhere", "ReleaseShards", "Restore", "SaveKeyset", "SealedBy", "Sweep", "TakeFlow", "TouchKeys", "Unfinished",
 	"CreateOrganization", "UpdateOrganization", "DeleteOrganization", "UseConsentLink", "WatchEvents", "WakeLane"}
 
@@ -83,7 +83,11 @@ func newWalker(t *testing.T, f *fixture) *walker {
 	f.must(t, f.CreateConsentLink(f.ctx, l))
 	f.must(t, f.PutAdminConsent(f.ctx, store.AdminConsent{Registration: f.reg.ID, Org: f.org, State: "granted"}))
 	arr := f.collect(t, m.ID, "1")
-	w.ids = []mailgrant.ID{arr.ID, f.org, f.reg.ID, f.app.ID, f.box.ID, g.ID, m.ID, sub.ID, begun.ID, k.ID, c.ID, fl.ID, l.ID}
+	hook := f.webhook(t, "cases")
+	f.must(t, f.RecordTelling(f.ctx, store.Telling{Org: f.org, Webhook: hook.ID, Wait: []store.WaitingEvent{{Event: mailgrant.Event{Seq: 1, Mailbox: m.ID}}, {Event: mailgrant.Event{Seq: 2}, Dead: true}},
+		Deliveries: []mailgrant.Delivery{{ID: "dlv_theirs", Org: f.org, At: time.Now()}}}))
+	f.must(t, f.AddReplay(f.ctx, f.org, hook.ID, store.Replay{ID: mailgrant.NewID("rpl"), Until: 9}))
+	w.ids = []mailgrant.ID{hook.ID, "dlv_theirs", arr.ID, f.org, f.reg.ID, f.app.ID, f.box.ID, g.ID, m.ID, sub.ID, begun.ID, k.ID, c.ID, fl.ID, l.ID}
 	fresh := func() mailgrant.ID { return mailgrant.NewID("new") }
 	lane := func(id mailgrant.ID) mailgrant.Submission {
 		s := f.submission(id)
@@ -158,6 +162,16 @@ func newWalker(t *testing.T, f *fixture) *walker {
 		reflect.TypeFor[[]mailgrant.Submission](): func(id mailgrant.ID) any { return []mailgrant.Submission{lane(id)} },
 		reflect.TypeFor[store.Record](): func(id mailgrant.ID) any {
 			return store.Record{State: mailgrant.SubmissionDelivered, Attempt: attemptOf(lane(id), 1, mailgrant.FateDelivered)}
+		},
+		reflect.TypeFor[mailgrant.Webhook](): func(id mailgrant.ID) any {
+			return mailgrant.Webhook{ID: id, Org: w.other, Name: string(id)}
+		},
+		reflect.TypeFor[mailgrant.Delivery](): func(id mailgrant.ID) any {
+			return mailgrant.Delivery{ID: fresh(), Org: w.other, Webhook: id, At: time.Now()}
+		},
+		reflect.TypeFor[store.Replay](): func(mailgrant.ID) any { return store.Replay{ID: fresh(), Until: 10} },
+		reflect.TypeFor[store.Telling](): func(id mailgrant.ID) any {
+			return store.Telling{Org: w.other, Webhook: id, Position: 1 << 40, Arrivals: []mailgrant.ID{id}}
 		},
 		reflect.TypeFor[map[store.Lane]time.Time](): func(id mailgrant.ID) any {
 			return map[store.Lane]time.Time{{Org: w.other, Mailbox: id}: time.Now()}
