@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -29,6 +30,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(lifeConfig) != "" {
+		if err := life(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m, // but for the PostgreSQL that all tests share
 		goleak.IgnoreAnyFunction("github.com/mailgrant/mailgrant/test/real.(*PostgresServer).Start.func1"), goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
 }
