@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
 	"github.com/mailgrant/mailgrant/internal/config"
@@ -31,6 +33,21 @@ type door struct {
 
 // stopWithin is how long a door waits for what is under way.
 const stopWithin = 20 * time.Second
+
+// serve has all doors open until ctx ends, and then closes them together: none waits
+// for the clients of another.
+func (n *Node) serve(ctx context.Context) error {
+	all, ctx := errgroup.WithContext(ctx)
+	for _, d := range n.doors {
+		all.Go(func() error {
+			if err := d.serve(ctx); err != nil {
+				return fmt.Errorf("%s: %w", d.uri, err)
+			}
+			return nil
+		})
+	}
+	return all.Wait()
+}
 
 // openDoors opens every listener before anything is served, so that a start
 // either works or says why not.
@@ -76,15 +93,13 @@ func (n *Node) serveHTTP(d *door, h http.Handler) {
 	if d.tls {
 		s.TLSConfig = n.Certs.TLS("h2", "http/1.1")
 	}
+	var l net.Listener = hearing{d.l}
+	if d.tls {
+		l = tls.NewListener(l, s.TLSConfig)
+	}
 	d.serve = func(ctx context.Context) error {
 		ended := make(chan error, 1)
-		go func() {
-			if d.tls {
-				ended <- s.Serve(tls.NewListener(d.l, s.TLSConfig))
-				return
-			}
-			ended <- s.Serve(d.l)
-		}()
+		go func() { ended <- s.Serve(l) }()
 		select {
 		case err := <-ended:
 			return err

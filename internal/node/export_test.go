@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net"
 	"time"
 )
 
@@ -15,3 +16,6 @@ var SealedAs = sealedAs
 func ResealAll(ctx context.Context, n *Node) { n.resealAll(ctx) }
 
 const KeysRest = keysRest
+
+// Hearing bounds each write to the connections of a listener.
+func Hearing(l net.Listener) net.Listener { return hearing{l} }

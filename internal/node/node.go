@@ -158,9 +158,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.member != nil {
 		start("cluster", n.member.Run)
 	}
-	for _, d := range n.doors {
-		start(d.uri, d.serve)
-	}
+	start("doors", n.serve)
 	n.log.Info("mailgrant is ready", "version", Version(), "node", n.id, "doors", n.uris(), "public_url", n.cfg.PublicURL)
 	<-ctx.Done()
 	n.log.Info("stopping")

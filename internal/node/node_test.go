@@ -266,6 +266,119 @@ func TestStopWithOpenStreamsAndSessions(t *testing.T) {
 	ended.Wait()
 }
 
+// All doors close at once: while a client of one has something under way, no other
+// takes anything new.
+func TestDoorsCloseTogether(t *testing.T) {
+	c := settings(t)
+	n := open(t, c)
+	stop := run(t, n)
+	busy, err := net.Dial("unix", c.Socket())
+	must(t, err)
+	defer busy.Close()
+	in := bufio.NewReader(busy)
+	_, err = io.WriteString(busy, "POST /v1/organizations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+	must(t, err)
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100") { // its handler waits for the body
+		t.Fatalf("got %q, %v", line, err)
+	}
+	_, err = in.ReadString('\n')
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	for _, scheme := range []string{"http+insecure", "https", "submission+insecure", "submissions"} {
+		for at := addr(t, n, scheme); ; {
+			conn, err := net.Dial("tcp", at)
+			if err != nil {
+				break
+			}
+			conn.Close()
+			select {
+			case err := <-ended:
+				t.Fatalf("%s was open until the end: %v", scheme, err)
+			default:
+			}
+		}
+	}
+	_, err = io.WriteString(busy, "{}")
+	must(t, err)
+	if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("what was under way: %v, %v", res, err)
+	}
+	must(t, <-ended)
+}
+
+// A pipeListener has the connections it is given.
+type pipeListener struct{ conns chan net.Conn }
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l pipeListener) Close() error   { return nil }
+func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Who does not hear an answer is let go; who does may take as long as it takes.
+func TestWB07_WhoDoesNotHearIsLetGo(t *testing.T) {
+	serve := func(t *testing.T, h http.HandlerFunc, use func(client net.Conn)) {
+		near, far := net.Pipe()
+		l := pipeListener{make(chan net.Conn, 1)}
+		l.conns <- far
+		s := &http.Server{Handler: h}
+		ended := make(chan struct{})
+		go func() { s.Serve(node.Hearing(l)); close(ended) }()
+		_, err := io.WriteString(near, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		must(t, err)
+		use(near)
+		near.Close()
+		close(l.conns)
+		s.Close()
+		<-ended
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began, over := time.Now(), make(chan error, 1)
+		serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, err := w.Write(make([]byte, 1<<20))
+			over <- err
+		}, func(net.Conn) {
+			if err := <-over; err == nil || time.Since(began) > 5*time.Minute {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		})
+	})
+	synctest.Test(t, func(t *testing.T) { // a handler's own bound holds too
+		began, over := time.Now(), make(chan error, 1)
+		serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			must(t, http.NewResponseController(w).SetWriteDeadline(time.Now().Add(3*time.Second)))
+			_, err := w.Write(make([]byte, 1<<20))
+			over <- err
+		}, func(net.Conn) {
+			if err := <-over; err == nil || time.Since(began) > 4*time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		})
+	})
+	synctest.Test(t, func(t *testing.T) { // a stream that somebody listens to
+		serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			for range 60 {
+				io.WriteString(w, "data: x\n\n")
+				if err := http.NewResponseController(w).Flush(); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Minute)
+			}
+		}, func(client net.Conn) {
+			res, err := http.ReadResponse(bufio.NewReader(client), nil)
+			must(t, err)
+			if b, err := io.ReadAll(res.Body); err != nil || len(b) != 60*len("data: x\n\n") {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+		})
+	})
+}
+
 // A part that fails ends the whole, and the others with it.
 func TestDoorThatFailsEndsTheNode(t *testing.T) {
 	c := settings(t)
