@@ -151,7 +151,7 @@ func Load(path string) (Config, error) {
 		return c, misset(err, "the environment cannot be read").Fix("look at the variables that begin with %s", envPrefix)
 	}
 	if unknown := unknownNames(k.Keys()); len(unknown) > 0 {
-		return c, misset(nil, "there is no setting %q", unknown[0]).Fix("the settings are listed by: mailgrant config template")
+		return c, noSetting(path, unknown)
 	}
 	if err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{Tag: "koanf"}); err != nil {
 		return c, misset(err, "a setting has a value of the wrong kind: %v", err).Fix("compare it with: mailgrant config template")

@@ -60,6 +60,27 @@ func TestSC03BadSettingsAreRefused(t *testing.T) {
 	}
 }
 
+func TestUnknownSettingIsNamedWithItsPlace(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"at the top":       {"# mine\ndir: x\n\ndatabse: y\n", `mailgrant.yaml, line 4: there is no setting "databse"`},
+		"inside":           {"limits:\n  recipients: 5\n  recipient: 5\n", `line 3: there is no setting "limits.recipient"`},
+		"in one line":      {"log: {levl: info}", `line 1: there is no setting "log.levl"`},
+		"deep below":       {"dir: x\nfoo:\n  bar:\n    - baz: 1\n", `line 3: there is no setting "foo.bar"`},
+		"the first of two": {"zzz: 1\naaa: 2\n", `line 1: there is no setting "zzz"`},
+		"with dots":        {"dir: x\nfoo.bar: 1\n", `line 2: there is no setting "foo.bar"`},
+	} {
+		if _, err := load(t, c.text); err == nil || !strings.HasSuffix(err.Error(), c.want) || mailgrant.AsError(err).Remedy == "" {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+	t.Setenv("MAILGRANT_LIMITS__RECIPIENT", "7")
+	for _, text := range []string{"dir: x", "limits: {recipients: 3}"} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), "MAILGRANT_LIMITS__RECIPIENT") {
+			t.Errorf("of the environment: %v", err)
+		}
+	}
+}
+
 func TestSE11PrintedSettingsHideSecrets(t *testing.T) {
 	c := config.Default()
 	c.Database = "postgres://mail:hunter2@db/mail"
