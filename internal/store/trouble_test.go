@@ -32,7 +32,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne, "flaky": acceptSome}[os.Getenv(helperRole)]
+	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne, "flaky": acceptSome, "migrate": migrate}[os.Getenv(helperRole)]
 	if role == nil {
 		os.Exit(m.Run())
 	}
