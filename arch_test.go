@@ -20,7 +20,7 @@ var floors = []struct {
 	{"bodies", []string{"internal/body"}},
 	{"providers", []string{"internal/provider"}},
 	{"provider parts", []string{"internal/provider/oauth", "internal/provider/wire"}},
-	{"transports", []string{"internal/provider/smtp", "internal/provider/pop", "internal/provider/microsoft", "internal/provider/google"}},
+	{"transports", []string{"internal/provider/smtp", "internal/provider/imap", "internal/provider/pop", "internal/provider/microsoft", "internal/provider/google"}},
 	{"choice", []string{"internal/provider/auto"}},
 	{"grant and access", []string{"internal/grant", "internal/access", "internal/check"}},
 	{"route", []string{"internal/route"}},
