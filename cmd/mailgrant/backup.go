@@ -105,7 +105,8 @@ func openStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 				Fix("name the data directory (--dir) or the settings file (--config) that mailgrant serve uses")
 		}
 	}
-	return store.Open(ctx, cfg.DatabasePath(), node.Logger(io.Discard, cfg.Log))
+	s, err := store.Open(ctx, cfg.DatabasePath(), node.Logger(io.Discard, cfg.Log))
+	return s, node.Ended(err)
 }
 
 // writeWhole makes a file appear under its name only when it is whole and on the

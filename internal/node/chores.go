@@ -205,7 +205,7 @@ func Restore(ctx context.Context, c config.Config, r io.Reader) error {
 	}
 	s, err := store.Open(ctx, c.DatabasePath(), Logger(io.Discard, c.Log))
 	if err != nil {
-		return err
+		return Ended(err)
 	}
 	return errors.Join(s.Restore(ctx, in, restored()), s.Close())
 }

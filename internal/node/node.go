@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,7 +93,7 @@ func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) 
 	defer func() {
 		if err != nil {
 			n.Close()
-			n = nil
+			n, err = nil, Ended(err)
 		}
 	}()
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
@@ -166,9 +167,29 @@ func (n *Node) Run(ctx context.Context) error {
 		stops[i]()
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return err
+		return Ended(err)
 	}
 	return nil
+}
+
+// goesOn is what the store promises of a trouble that passes. It is true of a
+// process that runs.
+const goesOn = "; mailgrant goes on by itself"
+
+// Ended is an error with which a process ends, or does not even begin: nothing goes
+// on by itself then.
+func Ended(err error) error {
+	e := mailgrant.AsError(err)
+	if e == nil || !e.Code.Temporary() {
+		return err
+	}
+	todo, _, _ := strings.Cut(e.Remedy, goesOn)
+	if todo == "" {
+		todo = "wait until it has passed"
+	}
+	last := *e
+	last.Cause, last.Remedy = err, todo+"; then start again"
+	return &last
 }
 
 // Close lets go of everything that Open took. Run does it itself.

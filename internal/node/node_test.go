@@ -266,6 +266,28 @@ func TestStopWithOpenStreamsAndSessions(t *testing.T) {
 	ended.Wait()
 }
 
+// A process that ends does not promise to go on by itself.
+func TestWhatKeepsItFromStartingIsTold(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, closed.Close())
+	c := settings(t)
+	c.Database = "postgres://mailgrant@" + closed.Addr().String() + "/mailgrant?sslmode=disable"
+	_, err = node.Open(t.Context(), c, node.Options{Log: quiet})
+	if want := "look at the server and the way to it; then start again"; !errors.Is(err, mailgrant.Unavailable) || mailgrant.AsError(err).Remedy != want {
+		t.Errorf("no PostgreSQL: %v; %q", err, mailgrant.AsError(err).Remedy)
+	}
+	full := mailgrant.Errorf(mailgrant.NoSpace, nil, "the disk of the database is full").Fix("make room on it; mailgrant goes on by itself")
+	if got := mailgrant.AsError(node.Ended(fmt.Errorf("outbox: %w", full))); got.Remedy != "make room on it; then start again" || !errors.Is(got, full) || full.Remedy == got.Remedy {
+		t.Errorf("a full disk: %v; %q", got, got.Remedy)
+	}
+	for _, err := range []error{nil, mailgrant.Errorf(mailgrant.Misset, nil, "x").Fix("y"), errors.New("x")} {
+		if got := node.Ended(err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
 // All doors close at once: while a client of one has something under way, no other
 // takes anything new.
 func TestDoorsCloseTogether(t *testing.T) {
