@@ -41,6 +41,7 @@ type Error struct {
 	Remedy  string   // a command, a link, or a thing to change
 	Field   string   // the input at fault, when there is one: "to[2]", "subject"
 	Finding *Finding // the diagnosis, when a provider or server said no
+	Page    string   // below docs/errors/, where one explains it more closely than the page of its Code: "refused-sender"
 	Cause   error
 }
 
@@ -63,6 +64,9 @@ func (e *Error) Fix(format string, args ...any) *Error {
 
 // At adds the field at fault.
 func (e *Error) At(field string) *Error { e.Field = field; return e }
+
+// See names the page that explains it more closely than the one of its code.
+func (e *Error) See(page string) *Error { e.Page = page; return e }
 
 // With adds a finding, and takes its remedy if there is none yet.
 func (e *Error) With(f Finding) *Error {

@@ -318,7 +318,7 @@ type KeyStatus struct {
 
 // Problem is an error on the wire: RFC 9457 with what mailgrant adds.
 type Problem struct {
-	Type    string             `json:"type"` // a page about it, or about:blank
+	Type    string             `json:"type"` // a page about it; about:blank where mailgrant has no public address
 	Title   string             `json:"title"`
 	Status  int                `json:"status"`
 	Detail  string             `json:"detail,omitempty"`
@@ -340,7 +340,7 @@ type Explained struct {
 	Confidence float64         `json:"confidence"`
 }
 
-// A Cause is an entry of the catalogue of failures.
+// A Cause is an entry of the catalogue of failures, or of what mailgrant refuses.
 type Cause struct {
 	ID       string           `json:"id"`
 	Title    string           `json:"title"`
@@ -353,4 +353,6 @@ type Cause struct {
 	Links    []string         `json:"links,omitempty"`
 	Related  []string         `json:"related,omitempty"` // ids of causes that look alike
 	Link     string           `json:"link"`              // its page below the documents
+
+	Meanwhile string `json:"meanwhile,omitempty"` // what becomes of the mail, where retry does not say it
 }

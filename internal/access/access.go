@@ -133,7 +133,7 @@ func (a *Access) Confirm(ctx context.Context, c mailgrant.Caller) (mailgrant.Cal
 	l, err := a.fresh(ctx, e)
 	if errors.Is(err, mailgrant.NotFound) {
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unauthorized, err, "the key %s was taken away", c.Key.Prefix).
-			Fix("issue another: mailgrant app key issue APP")
+			Fix("issue another: mailgrant app key issue APP").See("refused-key-ended")
 	}
 	if err != nil {
 		return mailgrant.Caller{}, err
@@ -232,19 +232,19 @@ func (a *Access) admit(e *entry, l *loaded, door, source string) (mailgrant.Call
 	switch {
 	case k.RevokedAt != nil:
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unauthorized, nil, "the key %s was revoked", k.Prefix).
-			Fix("issue another: mailgrant app key issue %s", app.Name)
+			Fix("issue another: mailgrant app key issue %s", app.Name).See("refused-key-ended")
 	case k.NotAfter != nil && !now.Before(*k.NotAfter):
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Unauthorized, nil, "the key %s ended on %s", k.Prefix, k.NotAfter.UTC().Format(time.DateOnly)).
-			Fix("issue another: mailgrant app key issue %s", app.Name)
+			Fix("issue another: mailgrant app key issue %s", app.Name).See("refused-key-ended")
 	case app.Disabled:
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s is switched off", app.Name).
-			Fix("switch it on: mailgrant app enable %s", app.Name)
+			Fix("switch it on: mailgrant app enable %s", app.Name).See("refused-key-place")
 	case len(app.Doors) > 0 && !slices.Contains(app.Doors, door):
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not use the %s door", app.Name, door).
-			Fix("allow it: mailgrant app set %s --door %s", app.Name, door)
+			Fix("allow it: mailgrant app set %s --door %s", app.Name, door).See("refused-key-place")
 	case len(k.Sources) > 0 && !l.from(source):
 		return mailgrant.Caller{}, mailgrant.Errorf(mailgrant.Forbidden, nil, "the key %s may not be used from %s", k.Prefix, source).
-			Fix("use it from %s, or issue a key for this address", strings.Join(k.Sources, ", "))
+			Fix("use it from %s, or issue a key for this address", strings.Join(k.Sources, ", ")).See("refused-key-place")
 	}
 	if at := now.UnixNano(); at-e.touched.Load() > int64(touchEvery) {
 		e.touched.Store(at)
@@ -305,7 +305,7 @@ func MayName(app mailgrant.App, m mailgrant.Mailbox) bool {
 
 func mayNotName(app mailgrant.App, mailbox string) error {
 	return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not use %s", app.Name, mailbox).
-		Fix("log in as %s, or allow the mailbox: mailgrant app set %s --mailbox ADDRESS", app.Name, app.Name)
+		Fix("log in as %s, or allow the mailbox: mailgrant app set %s --mailbox ADDRESS", app.Name, app.Name).See("refused-mailbox")
 }
 
 func wrongKey() error {
@@ -315,7 +315,7 @@ func wrongKey() error {
 
 func tooMany(wait time.Duration) error {
 	return mailgrant.Errorf(mailgrant.Limited, nil, "too many wrong keys came from this address").
-		Fix("correct the key where it is set, and try again in %s", wait.Round(time.Second))
+		Fix("correct the key where it is set, and try again in %s", wait.Round(time.Second)).See("refused-too-many-tries")
 }
 
 // wrong counts a wrong key and lets its sender wait for the answer.

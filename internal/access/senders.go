@@ -30,16 +30,16 @@ func (a *Access) MaySend(_ context.Context, c mailgrant.Caller, m mailgrant.Mail
 		}
 		if !c.Operator && len(c.App.Senders) > 0 && !anyRule(c.App.Senders, n) {
 			return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send as %s", c.App.Name, id).
-				Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id)
+				Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id).See("refused-sender")
 		}
 		if !carries(m, n) {
 			return mailgrant.Errorf(mailgrant.Forbidden, nil, "the mailbox %s may not carry mail from %s", m.Address, id).
-				Fix("send as %s, or allow it: mailgrant mailbox set %s --sender %s", some(sendersOf(m)), m.Address, id)
+				Fix("send as %s, or allow it: mailgrant mailbox set %s --sender %s", some(sendersOf(m)), m.Address, id).See("refused-sender")
 		}
 	}
 	if !named {
 		return mailgrant.Errorf(mailgrant.Forbidden, nil, "the message names no sender").
-			Fix("give it a From field with the address of %s", m.Address)
+			Fix("give it a From field with the address of %s", m.Address).See("refused-sender")
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func (a *Access) MaySendAs(c mailgrant.Caller, id string) error {
 		return nil
 	}
 	return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send as %s", c.App.Name, id).
-		Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id)
+		Fix("send as one of %s, or allow it: mailgrant app set %s --sender %s", some(c.App.Senders), c.App.Name, id).See("refused-sender")
 }
 
 // Carries says whether the mailbox's own rules let it carry mail from address.

@@ -18,7 +18,7 @@ var causeFiles embed.FS
 // as {mailbox|the mailbox}: the fact, or else the words behind the bar.
 type Cause struct {
 	ID       string          `yaml:"id"`
-	Family   string          `yaml:"family"` // A to K as in the documents; "" for unknown
+	Family   string          `yaml:"family"` // A to K as in the documents; "" for unknown, R for what mailgrant refuses
 	Title    string          `yaml:"title"`
 	Sentence string          `yaml:"sentence"`
 	Remedy   string          `yaml:"remedy"`
@@ -32,6 +32,8 @@ type Cause struct {
 	Search   []string        `yaml:"search"` // old names, words people type
 	Related  []string        `yaml:"related"`
 	Codes    []string        `yaml:"codes"`
+
+	Meanwhile string `yaml:"meanwhile"` // what becomes of the mail, where Retry does not say it
 }
 
 // A Step is one line of a remedy.
@@ -52,29 +54,33 @@ type Other struct {
 // first needed, so that the first failure of a process does not wait for all.
 var entries = sync.OnceValue(func() map[string]func() Cause {
 	m := map[string]func() Cause{}
-	files, _ := fs.ReadDir(causeFiles, "catalogue")
-	for _, f := range files {
-		id := strings.TrimSuffix(f.Name(), ".yaml")
-		m[id] = sync.OnceValue(func() Cause { return readCause(f.Name()) })
+	add := func(from embed.FS, dir string) {
+		files, _ := fs.ReadDir(from, dir)
+		for _, f := range files {
+			id := strings.TrimSuffix(f.Name(), ".yaml")
+			m[id] = sync.OnceValue(func() Cause { return readCause(from, dir+"/"+f.Name()) })
+		}
 	}
+	add(causeFiles, "catalogue")
+	add(refusalFiles, "refusals")
 	return m
 })
 
 // readCause reads one entry. The files are part of the program and proven by its
 // tests, so an unreadable one cannot happen.
-func readCause(name string) Cause {
-	b, err := causeFiles.ReadFile("catalogue/" + name)
+func readCause(from embed.FS, name string) Cause {
+	b, err := from.ReadFile(name)
 	if err != nil {
 		panic(err)
 	}
 	var c Cause
 	if err := yaml.Unmarshal(b, &c); err != nil {
-		panic("catalogue/" + name + ": " + err.Error())
+		panic(name + ": " + err.Error())
 	}
 	return c
 }
 
-// Lookup finds a cause by its id.
+// Lookup finds a cause, or a refusal of our own, by its id.
 func Lookup(id string) (Cause, bool) {
 	read, ok := entries()[id]
 	if !ok {

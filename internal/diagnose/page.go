@@ -21,6 +21,7 @@ var families = []struct{ letter, words string }{
 	{"J", "Transport"},
 	{"K", "No failure"},
 	{"", "Not recognised"},
+	{refused, "Refused by mailgrant itself"},
 }
 
 // WhoWords says to people who can mend a failure.
@@ -56,8 +57,11 @@ func RetryWords(r mailgrant.Retry) string {
 }
 
 // Plain is the cause with words in place of the facts of a case, to show it by
-// itself.
+// itself. A refusal names no facts.
 func (c Cause) Plain() Cause {
+	if c.Family == refused {
+		return c
+	}
 	none := &evidence{}
 	c.Sentence, c.Remedy = none.fill(c.Sentence), none.fill(c.Remedy)
 	c.Steps = none.plainSteps(c.Steps)
@@ -81,9 +85,13 @@ func (e *evidence) plainSteps(steps []Step) []Step {
 // beside it.
 func (c Cause) Page() string {
 	c = c.Plain()
+	meanwhile := RetryWords(c.Retry)
+	if c.Meanwhile != "" {
+		meanwhile = c.Meanwhile
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n`%s`\n\n%s\n\n", c.Title, c.ID, c.Sentence)
-	fmt.Fprintf(&b, "- **Who can mend it:** %s\n- **The mail meanwhile:** %s\n", WhoWords(c.Who), RetryWords(c.Retry))
+	fmt.Fprintf(&b, "- **Who can mend it:** %s\n- **The mail meanwhile:** %s\n", WhoWords(c.Who), meanwhile)
 	fmt.Fprintf(&b, "\n## What to do\n\n%s\n", c.Remedy)
 	writeSteps(&b, c.Steps)
 	if c.Consumer != nil {
@@ -147,7 +155,7 @@ func Index() string {
 	b.WriteString("# What went wrong, and what to do\n\n" +
 		"Every failure that mailgrant shows has one of these causes, with the same words in the console,\n" +
 		"the API, the command line and here. `mailgrant explain TEXT` finds the cause of any text.\n")
-	all := Catalogue()
+	all := append(Catalogue(), Refusals()...)
 	for _, f := range families {
 		fmt.Fprintf(&b, "\n## %s\n\n", f.words)
 		for _, c := range all {

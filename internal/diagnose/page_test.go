@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write docs/errors anew from the catalog
 func TestPagesAreThoseOfTheCatalogue(t *testing.T) {
 	dir := filepath.Join("..", "..", "docs", "errors")
 	want := map[string]string{"README.md": diagnose.Index()}
-	for _, c := range diagnose.Catalogue() {
+	for _, c := range append(diagnose.Catalogue(), diagnose.Refusals()...) {
 		want[c.ID+".md"] = c.Page()
 	}
 	if *update {

@@ -125,7 +125,7 @@ func mayMailbox(c mailgrant.Caller, m mailgrant.Mailbox) error {
 		}
 	}
 	return mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not send through %s", c.App.Name, m.Address).
-		Fix("allow it: mailgrant app set %s --mailbox %s", c.App.Name, m.Address)
+		Fix("allow it: mailgrant app set %s --mailbox %s", c.App.Name, m.Address).See("refused-mailbox")
 }
 
 func (r *Router) choose(ctx context.Context, c mailgrant.Caller, q Request) (m mailgrant.Mailbox, kind, reason string, err error) {

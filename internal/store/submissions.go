@@ -126,7 +126,7 @@ func (s *Store) acceptOnce(ctx context.Context, a Acceptance) (sub mailgrant.Sub
 			}
 			if string(digest) != string(a.Digest) {
 				return mailgrant.Errorf(mailgrant.Conflict, nil, "this idempotency key was used for another message (%s)", id).
-					Fix("use a new key for each message, and the same key only to repeat the same one")
+					Fix("use a new key for each message, and the same key only to repeat the same one").See("refused-idempotency-key")
 			}
 			sub, err = first(ctx, q, "submission", mailgrant.ID(id), submissionColumns+" WHERE s.org = ? AND s.id = ?", []any{string(sub.Org), id}, submissionRow)
 			return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
 )
 
 // answers is how each code looks in HTTP, and when to try again.
@@ -91,16 +92,11 @@ func (c *call) problem(e *mailgrant.Error, status int) {
 	if !ok {
 		a = answers[mailgrant.Internal]
 	}
-	p := client.Problem{Type: "about:blank", Title: a.title, Status: status, Detail: e.Message, Code: e.Code, Remedy: e.Remedy,
+	p := client.Problem{Type: c.page(e), Title: a.title, Status: status, Detail: e.Message, Code: e.Code, Remedy: e.Remedy,
 		Field: e.Field, Finding: e.Finding, Trace: c.trace}
 	retry := a.retry
-	if f := e.Finding; f != nil {
-		if f.Cause != "" {
-			p.Type = c.PublicURL + "/docs/errors/" + f.Cause
-		}
-		if f.RetryAfter > 0 && retry > 0 {
-			retry = f.RetryAfter
-		}
+	if f := e.Finding; f != nil && f.RetryAfter > 0 && retry > 0 {
+		retry = f.RetryAfter
 	}
 	h := c.w.Header()
 	if retry > 0 {
@@ -114,4 +110,12 @@ func (c *call) problem(e *mailgrant.Error, status int) {
 		b = []byte(`{"type":"about:blank","title":"Something went wrong inside mailgrant","status":500,"code":"internal"}`)
 	}
 	c.send(status, "application/problem+json", append(b, '\n'))
+}
+
+// page is the type of a problem: the page about it, where browsers reach us.
+func (a *API) page(e *mailgrant.Error) string {
+	if a.PublicURL == "" {
+		return "about:blank"
+	}
+	return a.PublicURL + "/docs/errors/" + diagnose.About(e)
 }

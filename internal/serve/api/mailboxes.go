@@ -247,7 +247,7 @@ func (c *call) namedMailbox(name string) (mailgrant.ID, error) {
 	}
 	if !c.by.Operator && !access.MayName(c.by.App, m) {
 		return "", mailgrant.Errorf(mailgrant.Forbidden, nil, "the app %s may not use %s", c.by.App.Name, m.Address).
-			Fix("name no mailbox, or allow it: mailgrant app set %s --mailbox %s", c.by.App.Name, m.Address).At("mailbox")
+			Fix("name no mailbox, or allow it: mailgrant app set %s --mailbox %s", c.by.App.Name, m.Address).See("refused-mailbox").At("mailbox")
 	}
 	return m.ID, nil
 }

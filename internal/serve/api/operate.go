@@ -175,7 +175,7 @@ func (c *call) explainLines() error {
 }
 
 func shownCause(k diagnose.Cause) client.Cause {
-	out := client.Cause{ID: k.ID, Title: k.Title, Sentence: k.Sentence, Remedy: k.Remedy, Who: k.Who, Retry: k.Retry, Codes: k.Codes, Links: k.Links, Related: k.Related, Link: "errors/" + k.ID}
+	out := client.Cause{ID: k.ID, Title: k.Title, Sentence: k.Sentence, Remedy: k.Remedy, Who: k.Who, Retry: k.Retry, Meanwhile: k.Meanwhile, Codes: k.Codes, Links: k.Links, Related: k.Related, Link: "errors/" + k.ID}
 	for _, s := range k.Steps {
 		out.Steps = append(out.Steps, mailgrant.Step{Place: s.Place, Text: s.Text, Command: s.Command})
 	}
@@ -184,7 +184,7 @@ func shownCause(k diagnose.Cause) client.Cause {
 
 func (c *call) listCauses() error {
 	var list []client.Cause
-	for _, k := range diagnose.Catalogue() {
+	for _, k := range append(diagnose.Catalogue(), diagnose.Refusals()...) {
 		if s := c.q.str("search"); s == "" || k.Matches(s) {
 			list = append(list, shownCause(k))
 		}

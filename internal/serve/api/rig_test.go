@@ -49,6 +49,7 @@ type rig struct {
 	org      mailgrant.ID
 	box      mailgrant.Mailbox // Global of the organization
 	checked  atomic.Int64
+	unnamed  bool // it has no public address
 }
 
 type syncBuffer struct {
@@ -296,6 +297,7 @@ func (r *rig) do(base, method, path, key string, body io.Reader, header ...strin
 	out := reply{status: res.StatusCode, header: res.Header, body: b}
 	if res.Header.Get("Content-Type") == "application/problem+json" {
 		must(r, json.Unmarshal(b, &out.problem))
+		r.typed(out.problem)
 	}
 	return out
 }

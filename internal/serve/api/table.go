@@ -197,9 +197,9 @@ func table() []endpoint {
 
 		{method: post, path: "/v1/explain", id: "explain", orgless: true, text: "Say what a text of a mail server or provider means; as lines, many of them",
 			in: client.Failure{}, out: mailgrant.Finding{}, status: 200, kinds: []string{ndjsonType}, also: []string{ndjsonType}, do: (*call).explain},
-		{method: get, path: "/v1/causes", id: "listCauses", orgless: true, text: "List the causes of failures that are known",
+		{method: get, path: "/v1/causes", id: "listCauses", orgless: true, text: "List the causes of failures that are known, and what mailgrant itself refuses",
 			out: client.Page[client.Cause]{}, status: 200, do: (*call).listCauses, query: []param{{name: "search", kind: "string", text: "Only those that a word belongs to."}}},
-		{method: get, path: "/v1/causes/{cause}", id: "getCause", orgless: true, text: "Show a cause of failures",
+		{method: get, path: "/v1/causes/{cause}", id: "getCause", orgless: true, text: "Show a cause of failures, or a refusal: the last part of the type of a problem",
 			out: client.Cause{}, status: 200, do: (*call).getCause},
 		{method: get, path: "/v1/health", id: "getHealth", public: true, orgless: true, text: "Say how the installation does: without the right read only whether it does",
 			out: client.Health{}, status: 200, do: (*call).getHealth},

@@ -12,7 +12,7 @@ import (
 var families = []struct{ Letter, Name string }{
 	{"A", "Switches in Exchange and in the mailbox"}, {"B", "Which mailbox, which user"}, {"C", "What a token is for"}, {"D", "The registration at the provider"},
 	{"E", "Signing in and consenting"}, {"F", "Google only"}, {"G", "Signing in to the console"}, {"H", "Limits"}, {"I", "The message and its recipients"},
-	{"J", "The way there"}, {"K", "Not a failure"}, {"", "What nobody knows yet"},
+	{"J", "The way there"}, {"K", "Not a failure"}, {"", "What nobody knows yet"}, {"R", "Refused by mailgrant itself"},
 }
 
 // A causeList is the catalogue, or what of it fits a question.
@@ -46,17 +46,15 @@ func (s *console) causes(w http.ResponseWriter, r *http.Request) {
 		s.show(w, r, http.StatusOK, page{Name: "causes", Title: "When something fails", Nav: "errors", Data: list})
 		return
 	}
-	if f := diagnose.Explain(diagnose.Failure{Text: q}); f.Cause != diagnose.Unknown && f.Confidence >= 0.4 {
-		if c, ok := diagnose.Lookup(f.Cause); ok {
-			p := pageOf(c)
-			list.Best = &p
-		}
+	if c, ok := meant(q); ok {
+		p := pageOf(c)
+		list.Best = &p
 	}
 	words := strings.Fields(q)
 	if len(words) > fewWords {
 		words = nil
 	}
-	for _, c := range diagnose.Catalogue() {
+	for _, c := range listed() {
 		if (list.Best == nil || c.ID != list.Best.ID) && hasAll(c, words) {
 			list.Found = append(list.Found, plainCause(c))
 		}
@@ -64,9 +62,30 @@ func (s *console) causes(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, http.StatusOK, page{Name: "causes", Title: "When something fails", Nav: "errors", Data: list})
 }
 
+// ownPage is where a line of ours says which page explains it.
+var ownPage = regexp.MustCompile(`/docs/errors/([a-z0-9-]+)`)
+
+// meant is what a pasted text is about: the page it names, or what it is explained
+// as.
+func meant(text string) (diagnose.Cause, bool) {
+	if m := ownPage.FindStringSubmatch(text); m != nil {
+		if c, ok := diagnose.Lookup(m[1]); ok {
+			return c, true
+		}
+	}
+	f := diagnose.Explain(diagnose.Failure{Text: text})
+	if f.Cause == diagnose.Unknown || f.Confidence < 0.4 {
+		return diagnose.Cause{}, false
+	}
+	return diagnose.Lookup(f.Cause)
+}
+
+// listed are all that have a page: causes, and what mailgrant itself refuses.
+func listed() []diagnose.Cause { return append(diagnose.Catalogue(), diagnose.Refusals()...) }
+
 func byFamily() (all []family) {
 	have := map[string][]diagnose.Cause{}
-	for _, c := range diagnose.Catalogue() {
+	for _, c := range listed() {
 		have[c.Family] = append(have[c.Family], plainCause(c))
 	}
 	for _, f := range families {
@@ -78,7 +97,7 @@ func byFamily() (all []family) {
 }
 
 func hasAll(c diagnose.Cause, words []string) bool {
-	text := strings.ToLower(strings.Join(append([]string{c.Sentence, c.Remedy, c.Notes}, c.Texts...), "\n"))
+	text := strings.ToLower(strings.Join(append([]string{c.Sentence, c.Remedy, c.Notes, c.Meanwhile}, c.Texts...), "\n"))
 	for _, w := range words {
 		if !c.Matches(w) && !strings.Contains(text, strings.ToLower(w)) {
 			return false
@@ -108,7 +127,7 @@ func (s *console) cause(w http.ResponseWriter, r *http.Request) {
 }
 
 func pageOf(c diagnose.Cause) causePage {
-	p := causePage{Cause: plainCause(c), WhoSays: whoOf(c.Who), Meanwhile: meanwhile(c.Retry)}
+	p := causePage{Cause: plainCause(c), WhoSays: whoOf(c.Who), Meanwhile: or(c.Meanwhile, meanwhile(c.Retry))}
 	if c.Consumer != nil {
 		p.PersonalWho = whoOf(c.Consumer.Who)
 	}

@@ -54,7 +54,7 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 			todo = append(todo, path)
 		}
 	}
-	for _, c := range diagnose.Catalogue() {
+	for _, c := range append(diagnose.Catalogue(), diagnose.Refusals()...) {
 		body, ok := seen["/docs/errors/"+c.ID]
 		if !ok {
 			t.Errorf("nothing leads to the page of %s", c.ID)
@@ -77,6 +77,9 @@ func TestFindingALookedUpError(t *testing.T) {
 		"email mismatch":     "/docs/errors/wrong-user-signed-in",
 		"mailbox-full":       "/docs/errors/mailbox-full",
 		"Manage Email Apps ": "/docs/errors/smtp-auth-disabled-mailbox",
+		"refused-sender":     "/docs/errors/refused-sender",
+		"too many wrong":     "/docs/errors/refused-too-many-tries",
+		"550 5.7.1 the app scanner may not send as kim@contoso.example. https://mail.contoso.example/docs/errors/refused-sender": "/docs/errors/refused-sender",
 	} {
 		if b := get(h, "/docs/errors/?q="+url.QueryEscape(q)).Body.String(); !strings.Contains(b, `href="`+want+`"`) || strings.Contains(b, "Nothing fits") {
 			t.Errorf("%q does not find %s", q, want)

@@ -85,11 +85,11 @@ func (s *session) notIn(err error) error {
 		s.say(s.srv.loginLine(e))
 		return errEnd
 	} else if _, ours := loginReplies[e.Code]; ours { // nothing is known of the key
-		return s.wrong(s.srv.loginLine(e))
+		return s.mistake(s.srv.loginLine(e))
 	}
 	s.say(s.srv.loginLine(e))
 	if s.wrongKeys++; s.wrongKeys >= s.srv.Limits.Logins {
-		s.say("421 4.7.0 too many wrong keys\r\n")
+		s.say(s.srv.about("421 4.7.0 too many wrong keys", pageTries))
 		return errEnd
 	}
 	return nil

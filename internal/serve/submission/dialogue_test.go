@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
 	"github.com/mailgrant/mailgrant/internal/serve/submission"
 )
 
@@ -75,6 +76,8 @@ func clientTLS() *tls.Config {
 type dialogue struct {
 	set   map[string][]string
 	lines []string
+	paged bool              // refusals have a page that the file does not say
+	heard func(line string) // each answer; may be nil
 }
 
 func readDialogue(t *testing.T, file string) dialogue {
@@ -162,6 +165,49 @@ func TestDialogues(t *testing.T) {
 	}
 }
 
+const publicURL = "https://mail.contoso.example"
+
+// TestEveryRefusalHasItsPage plays all dialogues at a door that has a public
+// address: each refusal is as it is without one, and says which page explains it.
+func TestEveryRefusalHasItsPage(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no dialogues", err)
+	}
+	seen, mu := map[string]int{}, sync.Mutex{}
+	t.Run("dialogues", func(t *testing.T) {
+		for _, file := range files {
+			d := readDialogue(t, file)
+			if d.one("public") == "" {
+				d.set["public"] = []string{publicURL}
+				d.paged = true
+			}
+			d.heard = func(line string) {
+				if line[0] != '4' && line[0] != '5' {
+					return
+				}
+				text, page, ok := strings.Cut(line, ". "+publicURL+"/docs/errors/")
+				if _, there := diagnose.Lookup(page); !ok || !there || len(text) < len("500 ") {
+					t.Errorf("%s: %q says no page that is there", file, line)
+				}
+				if _, err := os.Stat("../../../docs/errors/" + page + ".md"); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				seen[page]++
+			}
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+				t.Parallel()
+				d.play(t)
+			})
+		}
+	})
+	if len(seen) < 15 || seen["refused-key"] == 0 || seen["refused-no-login"] == 0 || seen["refused-address"] == 0 {
+		t.Errorf("the dialogues lead to %v only", seen)
+	}
+}
+
 func (d dialogue) play(t *testing.T) {
 	r := newRig(t, func(c *submission.Config) {
 		c.Limits, c.PublicURL = d.limits(t), d.one("public")
@@ -208,7 +254,14 @@ func (d dialogue) play(t *testing.T) {
 		case line == "CLOSED":
 			c.closed(t)
 		case strings.HasPrefix(line, "S: "):
-			if got, want := c.line(t), expand(t, line[3:]); got != want {
+			got, want := c.line(t), expand(t, line[3:])
+			if d.heard != nil {
+				d.heard(got)
+			}
+			if d.paged {
+				got, _, _ = strings.Cut(got, ". "+publicURL+"/docs/errors/")
+			}
+			if got != want {
 				t.Fatalf("at line %d of what is said\ngot  %s\nwant %s", i+1, got, want)
 			}
 		default:

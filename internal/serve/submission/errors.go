@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/diagnose"
 )
 
 // A reply is the number and the enhanced status of an answer.
@@ -35,15 +36,31 @@ var loginReplies = map[mailgrant.Code]reply{
 	mailgrant.Internal:    {"454", "4.7.0"},
 }
 
-// pages are those that explain a refusal which comes without a finding. Other
-// codes have none: what is to be done stands in the line.
-var pages = map[mailgrant.Code]string{
-	mailgrant.Invalid:  "errors/message-invalid",
-	mailgrant.TooLarge: "errors/message-too-large",
+// Pages of what this door refuses by itself.
+const (
+	pageAddress    = "refused-address"
+	pageCommand    = "refused-command"
+	pageInternal   = "refused-internal"
+	pageMessage    = "refused-message-invalid"
+	pageNoLogin    = "refused-no-login"
+	pageRecipients = "refused-recipients"
+	pageTooMuch    = "refused-too-much"
+	pageTries      = "refused-too-many-tries"
+	pageNotNow     = "refused-unavailable"
+)
+
+// faultPages explain the fixed answers to a command, by what they begin with. All
+// others are slips in the protocol.
+var faultPages = []struct{ begins, page string }{
+	{"530 ", pageNoLogin}, {"538 ", pageNoLogin},
+	{"501 5.1.", pageAddress}, {"553 5.1.", pageAddress}, {"550 5.6.7 ", pageAddress}, {"553 5.6.7 ", pageAddress},
 }
 
 // maxReply is a reply line with its CRLF: RFC 5321 section 4.5.3.1.5.
 const maxReply = 512
+
+// minText is the least that a line has besides its page.
+const minText = 128
 
 // answer says an error in one line.
 func (s *session) answer(err error) {
@@ -57,12 +74,19 @@ func (s *session) refused(code mailgrant.Code) {
 	}
 }
 
-// page is the address of a page of the documents, to stand behind a text.
-func (s *Server) page(name string) string {
-	if s.PublicURL == "" || name == "" {
-		return ""
+// about is a fixed line with the page that explains it.
+func (s *Server) about(line, page string) string {
+	return s.fit("", strings.TrimSuffix(line, "\r\n"), page)
+}
+
+// fault is the answer to a slip in the protocol.
+func (s *Server) fault(line string) string {
+	for _, f := range faultPages {
+		if strings.HasPrefix(line, f.begins) {
+			return s.about(line, f.page)
+		}
 	}
-	return ". " + s.PublicURL + "/docs/" + name
+	return s.about(line, pageCommand)
 }
 
 func (s *Server) line(err error) string {
@@ -82,21 +106,29 @@ func (s *Server) loginLine(e *mailgrant.Error) string {
 	return s.format(r, e)
 }
 
-// format puts message, remedy and page into one line. The page stays whole; the
-// texts are cut to fit.
+// format puts message, remedy and page into one line.
 func (s *Server) format(r reply, e *mailgrant.Error) string {
-	name := pages[e.Code]
-	if f := e.Finding; f != nil && f.Link != "" {
-		name = f.Link
+	page := diagnose.About(e)
+	if e.Code == mailgrant.Invalid && e.Finding == nil && e.Page == "" {
+		page = pageMessage // there is no other request here
 	}
-	page := s.page(name)
 	text := plain(e.Message)
 	if e.Remedy != "" {
 		text += ". " + plain(e.Remedy)
 	}
-	head := r.code + " " + r.status + " "
+	return s.fit(r.code+" "+r.status+" ", text, page)
+}
+
+// fit makes a line of a text and the page about it. The page stays whole; the text
+// is cut. A page that leaves no room for any text is left out.
+func (s *Server) fit(head, text, page string) string {
+	if s.PublicURL == "" {
+		page = ""
+	} else if page = ". " + s.PublicURL + "/docs/errors/" + page; len(page) > maxReply-minText {
+		page = ""
+	}
 	if room := maxReply - len(head) - len(page) - len("\r\n"); len(text) > room {
-		text = text[:max(0, room-3)] + "..."
+		text = text[:room-3] + "..."
 	}
 	return head + text + page + "\r\n"
 }

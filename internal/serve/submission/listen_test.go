@@ -236,12 +236,12 @@ func TestReasonsAreOneLine(t *testing.T) {
 			err  error
 			want string
 		}{
-			{mailgrant.Errorf(mailgrant.Forbidden, nil, "no\r\n250 2.0.0 ok\x1b[31m\x00").Fix("\u201cask\u201d \u2014 now\u2026 or later"), `550 5.7.1 no  250 2.0.0 ok [31m. "ask" - now... or later`},
-			{mailgrant.Errorf(mailgrant.Forbidden, nil, "Gr\u00fc\u00dfe."), "550 5.7.1 Gr??e"},
+			{mailgrant.Errorf(mailgrant.Forbidden, nil, "no\r\n250 2.0.0 ok\x1b[31m\x00").Fix("\u201cask\u201d \u2014 now\u2026 or later"), `550 5.7.1 no  250 2.0.0 ok [31m. "ask" - now... or later. https://mail.contoso.example/docs/errors/refused-right`},
+			{mailgrant.Errorf(mailgrant.Forbidden, nil, "Gr\u00fc\u00dfe."), "550 5.7.1 Gr??e. https://mail.contoso.example/docs/errors/refused-right"},
 			{mailgrant.Errorf(mailgrant.Misset, nil, "%s", strings.Repeat("long ", 1000)).With(finding),
 				"550 5.3.5 " + strings.Repeat("long ", 1000)[:510-len("550 5.3.5 ...")-len(page)] + "..." + page},
-			{fmt.Errorf("accept: %w", mailgrant.Errorf(mailgrant.Lapsed, nil, "the consent for x no longer works")), "550 5.7.0 the consent for x no longer works"},
-			{mailgrant.Errorf("new_code", nil, "odd"), "451 4.3.0 odd"},
+			{fmt.Errorf("accept: %w", mailgrant.Errorf(mailgrant.Lapsed, nil, "the consent for x no longer works")), "550 5.7.0 the consent for x no longer works. https://mail.contoso.example/docs/errors/refused-consent"},
+			{mailgrant.Errorf("new_code", nil, "odd"), "451 4.3.0 odd. https://mail.contoso.example/docs/errors/refused-internal"},
 		} {
 			r.outbox.mu.Lock()
 			r.outbox.refuse = s.err

@@ -142,7 +142,7 @@ func (s *session) rcpt(arg []byte) error {
 		return s.wrong(refuse)
 	}
 	if s.rcpts++; s.rcpts > rcptFlood*s.srv.Limits.Recipients {
-		s.say("421 4.7.0 too many recipients\r\n")
+		s.say(s.srv.about("421 4.7.0 too many recipients", pageRecipients))
 		return errEnd
 	}
 	if !s.open {
@@ -165,7 +165,7 @@ func (s *session) rcpt(arg []byte) error {
 		return nil
 	}
 	if len(s.env.Recipients) >= s.srv.Limits.Recipients {
-		s.say("452 4.5.3 no more recipients in this message, send it again to the others\r\n")
+		s.say(s.srv.about("452 4.5.3 no more recipients in this message, send it again to the others", pageRecipients))
 		return nil
 	}
 	if s.seen == nil {
@@ -180,7 +180,7 @@ func (s *session) rcpt(arg []byte) error {
 // noMail answers what needs an envelope.
 func (s *session) noMail() error {
 	if s.spoiled {
-		s.say("503 5.5.1 MAIL was refused\r\n")
+		s.say(s.srv.fault("503 5.5.1 MAIL was refused"))
 		return nil
 	}
 	return s.wrong("503 5.5.1 MAIL first\r\n")
@@ -199,7 +199,7 @@ func (s *session) data(arg []byte) error {
 	if s.pending() { // whatever it is, it must not be read as commands
 		s.drop()
 		s.refused(mailgrant.Invalid)
-		s.say("503 5.5.0 data came before it was asked for\r\n")
+		s.say(s.srv.fault("503 5.5.0 data came before it was asked for"))
 		return errEnd
 	}
 	if refuse != "" {

@@ -259,7 +259,7 @@ func (s *Server) turnAway(nc net.Conn, security Security) {
 	}
 	if security != ImplicitTLS {
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(nc, "421 4.7.0 too many connections, try again in a moment\r\n")
+		io.WriteString(nc, s.about("421 4.7.0 too many connections, try again in a moment", pageTooMuch))
 	}
 }
 

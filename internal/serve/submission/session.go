@@ -85,7 +85,7 @@ func (s *session) run() {
 		if v := recover(); v != nil {
 			s.srv.Log.Error("submission: a session broke", "source", s.source, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 			s.out = s.out[:0]
-			s.say("421 4.3.0 something went wrong inside mailgrant, try again\r\n")
+			s.say(s.srv.about("421 4.3.0 something went wrong inside mailgrant, try again", pageInternal))
 		}
 		if s.draft != nil {
 			s.draft.Discard()
@@ -119,16 +119,16 @@ func (s *session) lastWords(err error) {
 	case errors.Is(err, errEnd):
 	case errors.Is(err, errBare):
 		s.refused(mailgrant.Invalid)
-		s.say("554 5.5.2 a bare CR or LF: lines end in CRLF. Correct the program that wrote this" + s.srv.page("errors/message-invalid") + "\r\n")
+		s.say(s.srv.about("554 5.5.2 a bare CR or LF: lines end in CRLF. Correct the program that wrote this", pageMessage))
 	case errors.Is(err, errLong):
 		s.refused(mailgrant.TooLarge)
-		s.say("500 5.5.6 the line is too long\r\n")
+		s.say(s.srv.fault("500 5.5.6 the line is too long"))
 	case errors.Is(err, errIdle):
-		s.say("421 4.4.2 nothing came for too long\r\n")
+		s.say(s.srv.fault("421 4.4.2 nothing came for too long"))
 	case errors.Is(err, errOld):
-		s.say("421 4.4.2 this session is old, connect again\r\n")
+		s.say(s.srv.fault("421 4.4.2 this session is old, connect again"))
 	case errors.Is(err, errClosing):
-		s.say("421 4.3.2 shutting down, try again in a moment\r\n")
+		s.say(s.srv.about("421 4.3.2 shutting down, try again in a moment", pageNotNow))
 	default:
 		if code := mailgrant.AsError(err).Code; code == mailgrant.TooLarge {
 			s.answer(err)
@@ -258,7 +258,7 @@ func (s *session) do(line []byte) error {
 		return s.wrong("502 5.5.1 this door has no such command\r\n")
 	case "BDAT":
 		// The chunk follows whatever we say, and must not be read as commands.
-		s.say("503 5.5.1 CHUNKING is not offered, use DATA\r\n")
+		s.say(s.srv.fault("503 5.5.1 CHUNKING is not offered, use DATA"))
 		return errEnd
 	}
 	return s.unknown(verb)
@@ -271,7 +271,7 @@ var foreign = []string{"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "PATC
 func (s *session) unknown(verb []byte) error {
 	for _, f := range foreign {
 		if isVerb(verb, f) {
-			s.say("521 5.7.0 this is an SMTP server\r\n")
+			s.say(s.srv.fault("521 5.7.0 this is an SMTP server"))
 			return errEnd
 		}
 	}
@@ -279,10 +279,13 @@ func (s *session) unknown(verb []byte) error {
 }
 
 // wrong answers a mistake in the protocol. Too many end the session.
-func (s *session) wrong(line string) error {
+func (s *session) wrong(line string) error { return s.mistake(s.srv.fault(line)) }
+
+// mistake is the same for a line that has its page already.
+func (s *session) mistake(line string) error {
 	s.say(line)
 	if s.errors++; s.errors >= s.srv.Limits.Errors {
-		s.say("421 4.7.0 too many errors\r\n")
+		s.say(s.srv.fault("421 4.7.0 too many errors"))
 		return errEnd
 	}
 	return nil
@@ -292,7 +295,7 @@ func (s *session) wrong(line string) error {
 func (s *session) idle(line string) error {
 	s.say(line)
 	if s.chatter++; s.chatter > s.srv.Limits.Chatter {
-		s.say("421 4.7.0 too many commands without a message\r\n")
+		s.say(s.srv.fault("421 4.7.0 too many commands without a message"))
 		return errEnd
 	}
 	return nil
@@ -346,7 +349,7 @@ func (s *session) startTLS(arg []byte) error {
 		return s.wrong("502 5.5.1 this door has no TLS\r\n")
 	case s.pending():
 		s.drop()
-		s.say("421 4.7.0 nothing may follow STARTTLS before the handshake\r\n")
+		s.say(s.srv.fault("421 4.7.0 nothing may follow STARTTLS before the handshake"))
 		return errEnd
 	}
 	s.say("220 2.0.0 go ahead\r\n")
