@@ -10,11 +10,8 @@ package rfc5322
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/text/encoding/ianaindex"
 
 	"github.com/mailgrant/mailgrant"
 )
@@ -338,13 +335,4 @@ func (p *parser) readers(k fieldKind, v string, into *[]Address) error {
 		p.h.UTF8 = p.h.UTF8 || l.utf8
 		*into = append(*into, a)
 	}
-}
-
-// CharsetReader knows the code pages of the IANA list, for subjects and names.
-func CharsetReader(charset string, r io.Reader) (io.Reader, error) {
-	e, err := ianaindex.MIME.Encoding(charset)
-	if err != nil || e == nil {
-		return nil, fmt.Errorf("unknown character set %q", charset)
-	}
-	return e.NewDecoder().Reader(r), nil
 }

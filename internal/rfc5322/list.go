@@ -1,10 +1,6 @@
 package rfc5322
 
-import (
-	"mime"
-	"strings"
-	"unicode"
-)
+import "strings"
 
 // A list reads the addresses of one field, each in turn. It never goes back and
 // never calls itself, so its time grows with the field and nothing else.
@@ -274,21 +270,5 @@ func displayName(raw string) string {
 
 // decodeText reads encoded words and takes out what must not be shown.
 func decodeText(s string) string {
-	if strings.Contains(s, "=?") {
-		if d, err := words.DecodeHeader(s); err == nil {
-			s = d
-		}
-	}
-	clean := func(r rune) rune {
-		switch {
-		case r == unicode.ReplacementChar, r >= ' ' && r < 0x7f, r >= 0xa0 && r != '\u2028' && r != '\u2029':
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return -1
-	}
-	return strings.TrimSpace(strings.Map(clean, strings.ToValidUTF8(s, "\ufffd")))
+	return strings.TrimSpace(strings.Map(shown, strings.ToValidUTF8(decodeWords(s), "\ufffd")))
 }
-
-var words = mime.WordDecoder{CharsetReader: CharsetReader}
