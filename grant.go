@@ -16,6 +16,13 @@ type Organization struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// MainOrganization is the name of the one that a fresh install has, until somebody
+// gives it theirs.
+const MainOrganization = "Main"
+
+// Named says whether the organization has a name that means something to people.
+func (o Organization) Named() bool { return o.Name != "" && o.Name != MainOrganization }
+
 // A Registration is our client at a provider. Its template gives the base
 // facts; Overrides replaces single ones.
 type Registration struct {

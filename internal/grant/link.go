@@ -14,7 +14,7 @@ const linkLife = 72 * time.Hour
 // An Invitation is what somebody who opens a link is told before anything begins.
 type Invitation struct {
 	Kind         store.FlowKind
-	Organization string
+	Organization string // "" as long as nobody has named it
 	Registration string // its name
 	Provider     string
 	Mailbox      string
@@ -104,6 +104,9 @@ func (k *Keeper) Invitation(ctx context.Context, token string) (Invitation, erro
 	o, err := k.Store.Organization(ctx, l.Org)
 	if err != nil {
 		return Invitation{}, err
+	}
+	if !o.Named() {
+		o.Name = ""
 	}
 	i := Invitation{Kind: l.Kind, Organization: o.Name, Registration: s.reg.Name, Provider: s.set.Name, Mailbox: s.grant.Mailbox, MailboxKind: s.grant.MailboxKind,
 		Rights: rights(s), Scopes: s.plan.Asked, By: l.CreatedBy, ExpiresAt: l.ExpiresAt, Authorize: s.set.AuthorizationEndpoint}

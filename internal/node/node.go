@@ -226,7 +226,7 @@ func (n *Node) firstOrganization(ctx context.Context) error {
 	if err != nil || len(l) > 0 {
 		return err
 	}
-	return n.Store.CreateOrganization(ctx, mailgrant.Organization{ID: mailgrant.NewID(mailgrant.PrefixOrganization), Name: "Main", CreatedAt: time.Now().UTC()})
+	return n.Store.CreateOrganization(ctx, mailgrant.Organization{ID: mailgrant.NewID(mailgrant.PrefixOrganization), Name: mailgrant.MainOrganization, CreatedAt: time.Now().UTC()})
 }
 
 // names are those the certificate must have.

@@ -15,6 +15,7 @@ type invitation struct {
 	grant.Invitation
 	Path string // of the form
 	Host string // of the provider's page
+	Here string // our own host: who asks, while the organization has no name
 }
 
 func (i invitation) Admin() bool  { return i.Kind == store.FlowAdminConsent }
@@ -34,7 +35,7 @@ func (s *console) invitation(w http.ResponseWriter, r *http.Request) {
 		s.noInvitation(w, r, err)
 		return
 	}
-	d := invitation{i, s.base + "/connect/" + url.PathEscape(token), hostOf(i.Authorize)}
+	d := invitation{i, s.base + "/connect/" + url.PathEscape(token), hostOf(i.Authorize), hostOf(s.PublicURL)}
 	// Chromium holds each redirect after a form to the page's form-action, and
 	// providers send browsers on among hosts of their own that nobody lists.
 	w.Header().Set("Content-Security-Policy", policy(origin(i.Authorize)+" https:"))

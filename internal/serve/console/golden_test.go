@@ -34,8 +34,10 @@ func samples() map[string]page {
 	approve.Scopes, approve.MailboxKind = []string{"https://outlook.office365.com/.default"}, mailgrant.MailboxApp
 	people := own
 	people.Kind = store.FlowAdminConsent
+	unnamed, unnamedPeople := own, people
+	unnamed.Organization, unnamedPeople.Organization = "", ""
 	invited := func(i grant.Invitation) page {
-		p := page{Name: "connect", Title: "Connect " + i.Mailbox, Data: invitation{i, "/connect/token", "login.microsoftonline.com"}}
+		p := page{Name: "connect", Title: "Connect " + i.Mailbox, Data: invitation{i, "/connect/token", "login.microsoftonline.com", "mailgrant.contoso.example"}}
 		if i.Kind == store.FlowAdminConsent {
 			p.Name, p.Title = "approve", "Approve "+i.Registration
 		}
@@ -67,6 +69,7 @@ func samples() map[string]page {
 		"nolink": {Name: "nolink", Title: "This link does not work"}, "slow": {Name: "slow", Title: "Please wait a minute"},
 		"foreign": {Name: "foreign", Title: "Not from here"}, "gone": {Name: "gone", Title: "This page is no longer here"},
 		"connect": invited(own), "connect-shared": invited(shared), "approve": invited(people), "approve-app": invited(approve),
+		"connect-unnamed": invited(unnamed), "approve-unnamed": invited(unnamedPeople),
 		"connected":        done("connected", outcome{Mailbox: alex, SignedIn: alex, Rights: []string{"send mail as " + alex}}),
 		"connected-shared": done("connected", outcome{Mailbox: "office@contoso.example", Shared: true, SignedIn: kim, Rights: []string{"send mail as office@contoso.example"}}),
 		"approved":         done("approved", outcome{Admin: true, ByPerson: true, Mailbox: alex, Scopes: own.Scopes}),

@@ -408,6 +408,20 @@ func TestWB04AndWB05HeadersOfEveryAnswer(t *testing.T) {
 	}
 }
 
+// The organization of a fresh install has no name that would mean something to the
+// owner of a mailbox.
+func TestAnUnnamedOrganizationIsNotNamed(t *testing.T) {
+	h := newHouse(t, options{})
+	must(t, h.store.UpdateOrganization(t.Context(), mailgrant.Organization{ID: h.org, Name: mailgrant.MainOrganization}))
+	for _, kind := range []store.FlowKind{store.FlowConsent, store.FlowAdminConsent} {
+		b := h.browser()
+		body := b.get(h.link(h.grant(alex), kind)).Body
+		if strings.Contains(body, mailgrant.MainOrganization) || !strings.Contains(body, strings.TrimPrefix(h.url, "http://")) {
+			t.Errorf("%s:\n%s", kind, body)
+		}
+	}
+}
+
 func TestWB05CookiesOfHTTPS(t *testing.T) {
 	h := newHouse(t, options{})
 	h.keeper.PublicURL = "https://mailgrant.contoso.example"
