@@ -21,8 +21,8 @@ const (
 )
 
 var (
-	errGarbled = errors.New("the server's answer is not IMAP")
-	errFlood   = errors.New("the server's answer does not end")
+	errGarbled = errors.New("unexpected response: it is not IMAP")
+	errFlood   = errors.New("unexpected response: it does not end")
 )
 
 // buffers are lent to connections that are being read. An idle one has none.

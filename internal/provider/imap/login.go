@@ -128,8 +128,7 @@ func (s *session) greet() error {
 	case err != nil:
 		return err
 	case r.tag == "" && r.kind == "PREAUTH":
-		return mailgrant.Errorf(mailgrant.Misset, nil, "%s says that we are logged in before we are: nothing is read there", s.way.Settings.IMAPHost).
-			With(s.explain(inClear("PREAUTH")))
+		return preauth(s.way.Settings.IMAPHost)
 	case r.tag == "" && r.kind == "BYE":
 		return &refused{r}
 	case r.tag != "" || r.kind != "OK":
@@ -139,6 +138,13 @@ func (s *session) greet() error {
 		s.caps = readCaps(r.args)
 	}
 	return nil
+}
+
+func preauth(host string) error {
+	return mailgrant.Errorf(mailgrant.Misset, nil, "%s says that we are logged in before we are: nothing is read there", host).With(mailgrant.Finding{
+		Cause: "proxy-interference", Title: "A login that is none", Sentence: "The server greets us as somebody who is logged in already, which no provider does.",
+		Remedy: "Correct the IMAP server of the registration, or ask your network team what stands between mailgrant and it.",
+		Who:    mailgrant.WhoOperator, Retry: mailgrant.RetryFix, Confidence: 1, Link: "errors/proxy-interference", Raw: "* PREAUTH"})
 }
 
 // startTLS secures the connection, or fails: an answer without STARTTLS may be
@@ -157,7 +163,7 @@ func (s *session) startTLS(ctx context.Context) error {
 		return err
 	}
 	if s.link.r < s.link.w {
-		return inClear("it goes on in the clear after STARTTLS")
+		return fmt.Errorf("%w: it goes on in the clear after STARTTLS", errGarbled)
 	}
 	if err := s.secure(ctx); err != nil {
 		return err
@@ -183,7 +189,7 @@ func (s *session) authenticate() error {
 	s.step = "imap-auth"
 	s.mech = s.mechanism()
 	if s.mech == "" {
-		return &refused{response{kind: "NO", text: "the server offers AUTH=" + strings.Join(s.caps.auth, " AUTH=") + " and not AUTH=XOAUTH2"}}
+		return &refused{response{kind: "NO", text: "unsupported authentication mechanism: the server offers AUTH=" + strings.Join(s.caps.auth, " AUTH=") + " and not AUTH=XOAUTH2"}}
 	}
 	s.user = s.way.Mailbox.Address // R159: also of a shared one, and for the app itself
 	resp := base64.StdEncoding.EncodeToString(s.response())

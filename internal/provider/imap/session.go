@@ -3,7 +3,6 @@ package imap
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -367,6 +366,3 @@ func (s *session) notOpened(err error) error {
 	f := s.explain(err)
 	return wire.Error(f, err, "no IMAP session with %s could be opened", s.way.Settings.IMAPHost)
 }
-
-// inClear says what must not come before TLS.
-func inClear(what string) error { return fmt.Errorf("%w: %s", errGarbled, what) }

@@ -23,16 +23,17 @@ func (s *session) Wait(ctx context.Context) (err error) {
 	if every <= 0 {
 		every = usualPoll
 	}
-	end := time.Now().Add(s.c.limits.rearm)
-	if !s.caps.idle {
-		end = time.Now().Add(every)
-	}
+	began := time.Now()
 	for {
 		if err := s.choose(first); err != nil {
 			return err
 		}
 		if s.anyDue() {
 			return nil
+		}
+		end := began.Add(every)
+		if s.caps.idle {
+			end = began.Add(s.c.limits.rearm)
 		}
 		until := end
 		if len(rest) > 0 {
@@ -82,7 +83,7 @@ func (s *session) pause(ctx context.Context, until time.Time) error {
 		}
 	}()
 	if s.caps.idle {
-		if err := s.startIdle(); err != nil {
+		if err := s.startIdle(); err != nil || !s.caps.idle {
 			return err
 		}
 	}
