@@ -83,11 +83,7 @@ func (c *Client) Attempts(ctx context.Context, sub mailgrant.ID) ([]mailgrant.At
 
 // Raw gives the bytes of a submission as they leave. Close it.
 func (c *Client) Raw(ctx context.Context, sub mailgrant.ID) (io.ReadCloser, error) {
-	res, err := c.do(ctx, http.MethodGet, "/v1/submissions/"+id(sub)+"/raw", nil, func(r *http.Request) { r.Header.Set("Accept", "message/rfc822") })
-	if err != nil {
-		return nil, err
-	}
-	return res.Body, nil
+	return c.bytes(ctx, "/v1/submissions/"+id(sub)+"/raw", "message/rfc822")
 }
 
 // Cancel ends a submission that is not being sent.

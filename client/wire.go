@@ -162,6 +162,7 @@ type MailboxSettings struct {
 	Life        *mailgrant.Duration    `json:"life,omitempty"`
 	Uncertain   *string                `json:"uncertain,omitempty"`
 	Disabled    *bool                  `json:"disabled,omitempty"`
+	Receive     *mailgrant.Receive     `json:"receive,omitempty"` // how it is read, as a whole; the protocol "off" ends it
 }
 
 // AppSettings are those of an app.

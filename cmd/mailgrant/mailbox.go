@@ -12,8 +12,8 @@ import (
 )
 
 func newMailbox(c *cli) *cobra.Command {
-	return group("mailbox", "The addresses that mail leaves by",
-		mailboxList(c), mailboxAdd(c), mailboxShow(c), mailboxSet(c), mailboxDelete(c), mailboxResume(c),
+	return group("mailbox", "The addresses that mail leaves and comes by",
+		mailboxList(c), mailboxAdd(c), mailboxShow(c), mailboxSet(c), mailboxDelete(c), mailboxResume(c), mailboxReader(c),
 		mailboxSwitch(c, "enable", false), mailboxSwitch(c, "disable", true))
 }
 
@@ -49,6 +49,7 @@ type mailboxFlags struct {
 	address, displayName, kind, role, person, grant, transport, life, uncertain string
 	senders                                                                     []string
 	limits                                                                      mailgrant.Limits
+	receive                                                                     receiveFlags
 }
 
 func (f *mailboxFlags) add(cmd *cobra.Command) {
@@ -66,6 +67,7 @@ func (f *mailboxFlags) add(cmd *cobra.Command) {
 	fs.Int64Var(&f.limits.MessageBytes, "message-bytes", 0, "largest message in `bytes`; 0 the provider's usual, -1 no limit")
 	fs.StringVar(&f.life, "life", "", "how long (`duration`: 36h, 5d) a submission is tried; 0 for 5 days")
 	fs.StringVar(&f.uncertain, "uncertain", "", "what to do with mail whose answer was lost (`policy`): resend, hold (default resend)")
+	f.receive.add(fs)
 }
 
 func (f *mailboxFlags) settings(cmd *cobra.Command, have mailgrant.Mailbox) (s client.MailboxSettings, err error) {
@@ -101,7 +103,8 @@ func (f *mailboxFlags) settings(cmd *cobra.Command, have mailgrant.Mailbox) (s c
 		life := mailgrant.Duration(d)
 		s.Life = &life
 	}
-	return s, nil
+	s.Receive, err = f.receive.settings(cmd, have.Receive)
+	return s, err
 }
 
 func mailboxAdd(c *cli) *cobra.Command {
@@ -249,7 +252,7 @@ func (c *cli) showMailbox(cmd *cobra.Command, m mailgrant.Mailbox) error {
 		}
 		p.fields("ID", string(m.ID), "Address", m.Address, "Name", m.DisplayName, "Kind", string(m.Kind), "Role", role, "Person", m.Person,
 			"Grant", string(m.Grant), "Transport", m.Transport, "Senders", joined(m.Senders), "Limits", limitWords(m.Limits),
-			"Life", life, "Uncertain", m.Uncertain, "State", mailboxState(m.State, m.GrantState), "Last success", date(m.LastSuccess))
+			"Life", life, "Uncertain", m.Uncertain, "Received by", receiveWords(m.Receive), "State", mailboxState(m.State, m.GrantState), "Last success", date(m.LastSuccess))
 		if h := m.Hold; h != nil {
 			p.line("")
 			p.line("Held since %s: %s", date(&h.Since), oneLine(h.Finding.Title))

@@ -28,6 +28,7 @@ var commands = []func(*cli) *cobra.Command{
 	newCheck,
 	newEvents,
 	newQueue,
+	newArrival,
 	newRoute,
 	newExplain,
 	newHealth,

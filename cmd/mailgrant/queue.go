@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -210,14 +209,7 @@ func queueRaw(c *cli) *cobra.Command {
 				return err
 			}
 			r, err := cl.Raw(cmd.Context(), mailgrant.ID(args[0]))
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			if _, err := io.Copy(cmd.OutOrStdout(), r); err != nil {
-				return mailgrant.Errorf(mailgrant.Unavailable, err, "the message was broken off: %v", err).Fix("try again")
-			}
-			return nil
+			return copied(cmd.OutOrStdout(), r, err)
 		},
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/config"
 	"github.com/mailgrant/mailgrant/internal/egress"
 	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/route"
@@ -63,6 +64,7 @@ type Node struct {
 	Mailboxes *route.Mailboxes
 	Access    *access.Access
 	Outbox    *outbox.Outbox
+	Inbox     *inbox.Inbox
 	API       *api.API
 	Certs     *certs.Certs
 
@@ -122,9 +124,15 @@ func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) 
 	n.Router = route.New(n.Store)
 	n.Keeper = n.makeKeeper()
 	n.Mailboxes = route.NewMailboxes(n.Store, n.Router)
-	n.Mailboxes.Changed = func(m mailgrant.Mailbox) { n.Outbox.Wake(m.Org, m.ID) }
+	n.Mailboxes.Changed = func(m mailgrant.Mailbox) {
+		n.Outbox.Wake(m.Org, m.ID)
+		n.Inbox.Changed(context.WithoutCancel(ctx), m.Org, m.ID)
+	}
 	n.Access = access.New(access.Config{Store: n.Store, Vault: n.Vault, Log: n.log})
-	n.Outbox = n.makeOutbox()
+	owner := n.makeMember()
+	n.Outbox = n.makeOutbox(owner)
+	n.Inbox = n.makeInbox(owner)
+	n.joinMember()
 	if n.Certs, err = certs.New(certs.Config{CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, Dir: c.Dir, Names: n.names(), Log: n.log}); err != nil {
 		return n, err
 	}
@@ -156,6 +164,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("keeper", n.Keeper.Run)
 	start("access", n.Access.Run)
 	start("outbox", n.Outbox.Run)
+	start("inbox", n.Inbox.Run)
 	if n.member != nil {
 		start("cluster", n.member.Run)
 	}

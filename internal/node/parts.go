@@ -17,11 +17,14 @@ import (
 	"github.com/mailgrant/mailgrant/internal/cluster"
 	"github.com/mailgrant/mailgrant/internal/config"
 	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/provider/auto"
 	"github.com/mailgrant/mailgrant/internal/provider/google"
+	"github.com/mailgrant/mailgrant/internal/provider/imap"
 	"github.com/mailgrant/mailgrant/internal/provider/microsoft"
+	"github.com/mailgrant/mailgrant/internal/provider/pop"
 	"github.com/mailgrant/mailgrant/internal/provider/smtp"
 	"github.com/mailgrant/mailgrant/internal/vault"
 )
@@ -86,28 +89,75 @@ func (n *Node) makeKeeper() *grant.Keeper {
 		Changed: func(org, id mailgrant.ID) {
 			n.Router.Forget()
 			go n.Outbox.WakeGrant(context.Background(), org, id)
+			go n.Inbox.LookGrant(context.Background(), org, id)
 		},
 	})
 }
 
-func (n *Node) makeOutbox() *outbox.Outbox {
-	var owner cluster.Owner = cluster.Solo{}
-	if n.Store.Clustered() {
-		n.member = cluster.New(n.Store, n.id, n.log)
-		owner, n.rest = n.member, keysRestAll
+// makeMember makes what knows which mailboxes are this node's to work.
+func (n *Node) makeMember() cluster.Owner {
+	if !n.Store.Clustered() {
+		return cluster.Solo{}
 	}
-	o := outbox.New(outbox.Config{
+	n.member, n.rest = cluster.New(n.Store, n.id, n.log), keysRestAll
+	return n.member
+}
+
+// A part works what this node owns.
+type part interface {
+	Gained(shards []int64)
+	Lost(shards []int64) (wait func())
+}
+
+// joinMember has all parts hear of what the node owns.
+func (n *Node) joinMember() {
+	if n.member == nil {
+		return
+	}
+	parts := []part{n.Outbox, n.Inbox}
+	n.member.Gained = func(shards []int64) {
+		for _, p := range parts {
+			p.Gained(shards)
+		}
+	}
+	n.member.Lost = func(shards []int64) func() {
+		var waits []func()
+		for _, p := range parts {
+			waits = append(waits, p.Lost(shards))
+		}
+		return func() {
+			for _, wait := range waits {
+				wait()
+			}
+		}
+	}
+	n.Store.OnLane(n.Outbox.Look)
+	n.Store.OnReader(n.Inbox.Look)
+}
+
+func (n *Node) makeReaders() map[string]provider.Reader {
+	m := map[string]provider.Reader{}
+	for _, r := range []provider.Reader{imap.Reader(imap.Config{TLS: n.Egress.TLS, Log: n.log}), pop.Reader(pop.Config{TLS: n.Egress.TLS, Log: n.log})} {
+		m[r.Name] = r
+	}
+	return m
+}
+
+func (n *Node) makeInbox(owner cluster.Owner) *inbox.Inbox {
+	return inbox.New(inbox.Config{
+		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.makeReaders(), Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
+		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Steps: n.opts.Steps,
+	})
+}
+
+func (n *Node) makeOutbox(owner cluster.Owner) *outbox.Outbox {
+	return outbox.New(outbox.Config{
 		Store: n.Store, Vault: n.Vault, Router: n.Router, Sender: n.Access, Ways: n.Keeper,
 		Transports: n.transports, Choose: auto.Choose, Owner: owner, Clustered: n.Store.Clustered(), Node: n.id,
 		Hostname: n.cfg.Host(), PublicURL: n.cfg.PublicURL, Log: n.log,
 		MessageBytes: n.cfg.Limits.MessageBytes, Recipients: n.cfg.Limits.Recipients, Life: n.cfg.Limits.Life,
 		NoticeTo: n.cfg.Notices.To, Steps: n.opts.Steps,
 	})
-	if n.member != nil {
-		n.member.Gained, n.member.Lost = o.Gained, o.Lost
-		n.Store.OnLane(o.Look)
-	}
-	return o
 }
 
 // ways gives one way, whatever mailbox is asked for.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
@@ -187,20 +188,7 @@ func bodyless(err error) provider.Outcome {
 
 // failed is the outcome of an attempt that did not come as far as the message.
 func failed(err error) provider.Outcome {
-	e := mailgrant.AsError(err)
-	f := e.Finding
-	if f == nil {
-		f = &mailgrant.Finding{Cause: "unknown", Title: "Not sent", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
-		if e.Code.Temporary() || e.Code == mailgrant.Internal {
-			f.Retry, f.Who = mailgrant.RetryLater, mailgrant.WhoNobody
-		}
-		if e.Code == mailgrant.Lapsed {
-			f.Retry, f.Who = mailgrant.RetryReauthorize, mailgrant.WhoMailboxOwner
-		}
-		if e.Code == mailgrant.Invalid || e.Code == mailgrant.TooLarge {
-			f.Retry = mailgrant.RetryNever
-		}
-	}
+	f := wire.FindingOf(err)
 	out := provider.Outcome{Fate: mailgrant.FateLater, Finding: f, RetryAfter: f.RetryAfter, Reply: f.Raw}
 	switch {
 	case f.NeedsPerson():

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/provider/pop"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 )
 
@@ -140,8 +141,55 @@ func (b *Mailboxes) check(ctx context.Context, m *mailgrant.Mailbox) error {
 		}
 		m.Senders[i] = a.String()
 	}
+	if err := checkReceive(m.Receive); err != nil {
+		return err
+	}
 	return b.apart(ctx, *m)
 }
+
+// foldersMax bounds what one reader follows.
+const foldersMax = 20
+
+// checkReceive sees that a mailbox can be read as it is asked for.
+func checkReceive(r *mailgrant.Receive) error {
+	if r == nil {
+		return nil
+	}
+	for _, c := range []struct {
+		field, value string
+		allowed      []string
+	}{
+		{"receive.protocol", r.Protocol, []string{"auto", "imap", "pop", "graph"}},
+		{"receive.after", string(r.After), []string{"", "leave", "mark", "move", "delete"}},
+	} {
+		if !slices.Contains(c.allowed, c.value) {
+			return invalid(c.field, "%q is nothing that %s can be", c.value, c.field).Fix("use one of: %s", strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "))
+		}
+	}
+	switch {
+	case r.After == mailgrant.AfterMove && strings.TrimSpace(r.MoveTo) == "":
+		return invalid("receive.move_to", "it is not said where read mail is to be moved").Fix("name a folder; it is made where it is missing")
+	case r.After != mailgrant.AfterMove && r.MoveTo != "":
+		return invalid("receive.move_to", "a folder is named, but read mail is not to be moved").Fix("set receive.after to move, or leave the folder out")
+	case slices.Contains(r.Folders, r.MoveTo) && r.MoveTo != "":
+		return invalid("receive.move_to", "read mail would be moved into a folder that is read").Fix("name another folder")
+	case len(r.Folders) > foldersMax:
+		return invalid("receive.folders", "more than %d folders of one mailbox are to be read", foldersMax).Fix("read fewer, or have the provider's rules gather the mail")
+	case r.Poll < 0 || r.Poll > 0 && time.Duration(r.Poll) < pollMin:
+		return invalid("receive.poll", "a mailbox cannot be asked more often than every %s", pollMin).Fix("choose a longer time, or 0 for the usual one")
+	case r.Keep != nil && *r.Keep < 0:
+		return invalid("receive.keep", "bodies cannot be kept for a negative time").Fix("use 0 to keep headers only")
+	case r.Since != nil && r.Everything:
+		return invalid("receive.since", "everything is to be read, and only what came since a date").Fix("leave one of both out")
+	}
+	if r.Protocol == pop.Name {
+		return pop.Check(*r)
+	}
+	return nil
+}
+
+// pollMin keeps us from being thought an attack.
+const pollMin = 10 * time.Second
 
 // apart keeps Global, System and personal mailboxes from each other.
 func (b *Mailboxes) apart(ctx context.Context, m mailgrant.Mailbox) error {

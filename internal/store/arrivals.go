@@ -363,19 +363,6 @@ func (s *Store) SetPosition(ctx context.Context, org, mailbox mailgrant.ID, from
 	return err
 }
 
-// SentAs says whether a submission of the organization went out of a mailbox with
-// this Message-ID, and to whom.
-func (s *Store) SentAs(ctx context.Context, org, mailbox, id mailgrant.ID, messageID string) (recipients []string, ok bool, err error) {
-	sub, err := s.Submission(ctx, org, id)
-	if errors.Is(err, mailgrant.NotFound) {
-		return nil, false, nil
-	}
-	if err != nil || sub.Route.Mailbox != mailbox || sub.MessageID != messageID {
-		return nil, false, err
-	}
-	return sub.Recipients, true, nil
-}
-
 // unkeptFor is how long the chunks of a message may be there before their
 // arrival, which comes when all of it has been read. Those that a crash left
 // behind are looked for for two days more, so that a sweep need not go through

@@ -17,6 +17,8 @@ type EventFilter struct {
 	Subject mailgrant.ID
 	App     mailgrant.ID
 	Mailbox mailgrant.ID
+
+	Mailboxes []mailgrant.ID // only of these; nil = of any, or of none
 }
 
 // event is the statement that adds e to the log. Over SQLite it gets its number
@@ -70,6 +72,15 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 		if c.id != "" {
 			q += " AND " + c.column + " = ?"
 			args = append(args, string(c.id))
+		}
+	}
+	if f.Mailboxes != nil {
+		if len(f.Mailboxes) == 0 {
+			return []mailgrant.Event{}, nil
+		}
+		q += " AND mailbox IN (?" + strings.Repeat(", ?", len(f.Mailboxes)-1) + ")"
+		for _, m := range f.Mailboxes {
+			args = append(args, string(m))
 		}
 	}
 	if len(f.Kinds) > 0 {
@@ -136,7 +147,8 @@ func (s *Store) wake() {
 	}
 }
 
-// pgChannel carries "lane ORG MAILBOX" between nodes, and bare wake-ups.
+// pgChannel carries "lane ORG MAILBOX" and "reader ORG MAILBOX" between nodes, and
+// bare wake-ups.
 const pgChannel = "mailgrant"
 
 // listenEvents has a connection of its own, as LISTEN needs. When it is lost,
@@ -171,16 +183,22 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 		return err
 	}
 	s.wake()
-	if all := s.lanes.Load(); all != nil {
-		(*all)("", "") // what was said while nobody listened
+	for _, wake := range []*func(org, mailbox mailgrant.ID){s.lanes.Load(), s.readers.Load()} {
+		if wake != nil {
+			(*wake)("", "") // what was said while nobody listened
+		}
 	}
 	for {
 		n, err := raw.WaitForNotification(ctx)
 		if err != nil {
 			return err
 		}
-		if f := strings.Fields(n.Payload); len(f) == 3 && f[0] == "lane" {
-			if wake := s.lanes.Load(); wake != nil {
+		if f := strings.Fields(n.Payload); len(f) == 3 {
+			wake := s.lanes.Load()
+			if f[0] == "reader" {
+				wake = s.readers.Load()
+			}
+			if wake != nil {
 				(*wake)(mailgrant.ID(f[1]), mailgrant.ID(f[2]))
 			}
 			continue
@@ -221,11 +239,26 @@ func (s *Store) WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error {
 	return err
 }
 
+// WakeReader has the node read a mailbox anew that owns it.
+func (s *Store) WakeReader(ctx context.Context, org, mailbox mailgrant.ID) error {
+	if !s.Clustered() {
+		return nil
+	}
+	_, err := s.do(ctx, notify("reader", org, mailbox))
+	return err
+}
+
+// OnReader has f called when another node changed how a mailbox is read, and
+// without one when all should be looked at.
+func (s *Store) OnReader(f func(org, mailbox mailgrant.ID)) { s.readers.Store(&f) }
+
 // OnLane has f called when another node accepted a submission for a lane, and
 // without one when all should be looked at.
 func (s *Store) OnLane(f func(org, mailbox mailgrant.ID)) { s.lanes.Store(&f) }
 
 // wakeLane tells the other nodes of new work; nothing on SQLite.
-func wakeLane(org, mailbox mailgrant.ID) stmt {
-	return stmt{"SELECT pg_notify('" + pgChannel + "', ?)", []any{"lane " + string(org) + " " + string(mailbox)}}
+func wakeLane(org, mailbox mailgrant.ID) stmt { return notify("lane", org, mailbox) }
+
+func notify(what string, org, mailbox mailgrant.ID) stmt {
+	return stmt{"SELECT pg_notify('" + pgChannel + "', ?)", []any{what + " " + string(org) + " " + string(mailbox)}}
 }

@@ -518,6 +518,7 @@ type Keep struct {
 	Bodies      time.Duration // after the submission's end
 	Submissions time.Duration // with attempts, after their end
 	Events      time.Duration
+	Arrivals    time.Duration // whole, bodies too
 }
 
 // sweepBatch bounds one step of a sweep, so that nobody waits for it.
@@ -531,8 +532,18 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, k Keep) (more bool, er
 	if k.Bodies > 0 {
 		stmts = append(stmts, stmt{`DELETE FROM chunks WHERE (owner, n) IN (SELECT c.owner, c.n FROM chunks c
 			LEFT JOIN submissions s ON s.org = c.org AND s.id = c.owner
-			WHERE c.owner < ? AND (s.id IS NULL OR (s.state >= 3 AND s.final_at < ?)) ORDER BY c.owner LIMIT ?)`,
-			[]any{cut(k.Bodies, mailgrant.PrefixSubmission), micros(now.Add(-k.Bodies)), sweepBatch}})
+			WHERE c.owner > ? AND c.owner < ? AND (s.id IS NULL OR (s.state >= 3 AND s.final_at < ?)) ORDER BY c.owner LIMIT ?)`,
+			[]any{mailgrant.PrefixSubmission + "_", cut(k.Bodies, mailgrant.PrefixSubmission), micros(now.Add(-k.Bodies)), sweepBatch}})
+	}
+	stmts = append(stmts, s.sweepArrivalBodies(now)...)
+	if k.Arrivals > 0 {
+		for _, org := range s.sweepOrgs(ctx) {
+			old := "SELECT id FROM arrivals WHERE org = ? AND id < ? AND after = 0 ORDER BY id LIMIT ?"
+			args := []any{string(org), cut(k.Arrivals, mailgrant.PrefixArrival), sweepBatch}
+			stmts = append(stmts,
+				stmt{"DELETE FROM chunks WHERE owner IN (" + old + ")", args},
+				stmt{"DELETE FROM arrivals WHERE org = ? AND id IN (" + old + ")", append([]any{string(org)}, args...)})
+		}
 	}
 	if k.Submissions > 0 {
 		for _, org := range s.sweepOrgs(ctx) {
@@ -545,11 +556,11 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, k Keep) (more bool, er
 	}
 	if k.Events > 0 {
 		for _, org := range s.sweepOrgs(ctx) {
-			stmts = append(stmts, stmt{"DELETE FROM events WHERE org = ? AND seq IN (SELECT seq FROM events WHERE org = ? AND at < ? ORDER BY seq LIMIT ?)",
-				[]any{string(org), string(org), micros(now.Add(-k.Events)), sweepBatch}})
+			stmts = append(stmts, sweepEvents(org, now.Add(-k.Events))...)
 		}
 	}
 	stmts = append(stmts,
+		stmt{"DELETE FROM deliveries WHERE at < ?", []any{micros(now.Add(-DeliveriesFor))}},
 		stmt{"DELETE FROM idempotency WHERE expires_at <= ?", []any{micros(now)}},
 		stmt{"DELETE FROM flows WHERE expires_at <= ?", []any{micros(now)}},
 		stmt{"DELETE FROM handed WHERE hour < ?", []any{now.Add(-48*time.Hour).Unix() / 3600}})
@@ -557,7 +568,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, k Keep) (more bool, er
 		stmts = append(stmts, stmt{"DELETE FROM handover WHERE expires_at <= ?", []any{micros(now)}})
 	}
 	n, err := s.do(ctx, stmts...)
-	for _, touched := range n[:max(0, len(n)-3)] {
+	for _, touched := range n[:max(0, len(n)-4)] {
 		more = more || touched >= sweepBatch
 	}
 	return more, err

@@ -112,6 +112,25 @@ func first(l ...string) string {
 	return ""
 }
 
+// FindingOf is the finding of a failure; one that has none gets what its code
+// says.
+func FindingOf(err error) *mailgrant.Finding {
+	e := mailgrant.AsError(err)
+	if e.Finding != nil {
+		return e.Finding
+	}
+	f := &mailgrant.Finding{Cause: diagnose.Unknown, Title: "Not done", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
+	switch {
+	case e.Code.Temporary() || e.Code == mailgrant.Internal:
+		f.Retry, f.Who = mailgrant.RetryLater, mailgrant.WhoNobody
+	case e.Code == mailgrant.Lapsed:
+		f.Retry, f.Who = mailgrant.RetryReauthorize, mailgrant.WhoMailboxOwner
+	case e.Code == mailgrant.Invalid || e.Code == mailgrant.TooLarge:
+		f.Retry = mailgrant.RetryNever
+	}
+	return f
+}
+
 // Facts is what is known of a case, in the words that diagnose knows.
 func Facts(w provider.Way, t mailgrant.Token, step string) map[string]any {
 	f := map[string]any{"step": step, "mailbox": w.Mailbox.Address, "provider": w.Settings.Template}
@@ -200,18 +219,14 @@ func unread(u *Unreadable) provider.Outcome {
 // ourFinding is what an error of our own says, nil when that is only that the
 // way did not work.
 func ourFinding(e *mailgrant.Error) *mailgrant.Finding {
-	if e.Finding != nil {
-		return e.Finding
+	if e.Finding == nil {
+		switch e.Code {
+		case mailgrant.Misset, mailgrant.Forbidden, mailgrant.NotFound, mailgrant.Lapsed:
+		default:
+			return nil
+		}
 	}
-	f := mailgrant.Finding{Cause: diagnose.Unknown, Title: "Not sent", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
-	switch e.Code {
-	case mailgrant.Misset, mailgrant.Forbidden, mailgrant.NotFound:
-		return &f
-	case mailgrant.Lapsed:
-		f.Who, f.Retry = mailgrant.WhoMailboxOwner, mailgrant.RetryReauthorize
-		return &f
-	}
-	return nil
+	return FindingOf(e)
 }
 
 // Error makes the error that a session could not be opened with.

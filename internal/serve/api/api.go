@@ -29,6 +29,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/access"
 	"github.com/mailgrant/mailgrant/internal/check"
 	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/route"
@@ -40,6 +41,7 @@ type Config struct {
 	Store     *store.Store
 	Access    *access.Access
 	Outbox    *outbox.Outbox
+	Inbox     *inbox.Inbox
 	Router    *route.Router
 	Mailboxes *route.Mailboxes
 	Keeper    *grant.Keeper

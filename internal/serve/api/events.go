@@ -99,6 +99,9 @@ func (c *call) eventFilter() (f store.EventFilter, err error) {
 	if s := c.r.Header.Get("Last-Event-ID"); s != "" && c.accepts(eventType) { // a browser that comes back
 		after, at = s, "Last-Event-ID"
 	}
+	if err := received(c.by, &f); err != nil {
+		return f, err
+	}
 	switch after {
 	case "":
 	case "now":
@@ -174,8 +177,11 @@ func (s *follower) tell(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !by.May(mailgrant.ScopeRead) {
+	if !by.May(mailgrant.ScopeRead) && !by.May(mailgrant.ScopeReceive) {
 		return 0, s.lacks(mailgrant.ScopeRead)
+	}
+	if err := received(by, &s.f); err != nil {
+		return 0, err
 	}
 	l, err := s.Store.Events(ctx, s.call.by.Org, s.f)
 	if err != nil {

@@ -79,6 +79,12 @@ func setMailbox(m *mailgrant.Mailbox, s client.MailboxSettings) {
 	set(&m.Limits, s.Limits)
 	set(&m.Life, s.Life)
 	set(&m.Uncertain, s.Uncertain)
+	if s.Receive != nil {
+		m.Receive = s.Receive
+		if s.Receive.Protocol == "off" {
+			m.Receive = nil
+		}
+	}
 	if s.Disabled != nil {
 		m.State = mailgrant.MailboxActive
 		if *s.Disabled {

@@ -32,6 +32,7 @@ var (
 	sees    = []mailgrant.Scope{mailgrant.ScopeSend, mailgrant.ScopeRead} // its own, or all
 	manages = []mailgrant.Scope{mailgrant.ScopeManage}
 	tokens  = []mailgrant.Scope{mailgrant.ScopeToken}
+	gets    = []mailgrant.Scope{mailgrant.ScopeReceive, mailgrant.ScopeRead} // of its mailboxes, or all
 )
 
 var pages = []param{
@@ -61,6 +62,10 @@ var eventQuery = []param{
 	{name: "app", kind: "string", text: "Only of the app with this id."},
 	{name: "mailbox", kind: "string", text: "Only of the mailbox with this id."},
 }
+
+var arrivalNames = []string{"new", "delivered", "acknowledged", "ignored", "quarantined"}
+
+const octetType = "application/octet-stream"
 
 var stateNames = []string{"ready", "sending", "uncertain", "delivered", "failed", "cancelled"}
 
@@ -96,9 +101,31 @@ func table() []endpoint {
 				{name: "class", kind: "string", of: classNames, text: "What the message is for; default user."},
 				{name: "on_behalf_of", kind: "string", text: "The person it is sent for."},
 				{name: "mailbox", kind: "string", text: "Id or address of the mailbox to send through."}}},
-		{method: get, path: "/v1/events", id: "listEvents", scopes: reads, text: "List events, oldest first; as text/event-stream go on with new ones",
+		{method: get, path: "/v1/events", id: "listEvents", scopes: gets, text: "List events, oldest first; as text/event-stream go on with new ones; with the right receive those of arrivals only",
 			out: client.Page[mailgrant.Event]{}, status: 200, also: []string{eventType}, query: eventQuery, do: (*call).getEvents,
 			headers: []param{{name: "Last-Event-ID", kind: "string", text: "Of a stream that goes on: the seq of the last event seen."}}},
+
+		{method: get, path: "/v1/arrivals", id: "listArrivals", scopes: gets, text: "List received mail, newest first: of the app's mailboxes, with the right read all",
+			out: client.Page[mailgrant.Arrival]{}, status: 200, do: (*call).listArrivals, query: with(pages,
+				param{name: "mailbox", kind: "string", text: "Only of the mailbox with this id or address."},
+				param{name: "state", kind: "string", many: true, of: arrivalNames, text: "Only in this state; again for more."},
+				param{name: "since", kind: "date-time", text: "Only what was noticed since."},
+				param{name: "q", kind: "string", text: "Words that all stand in the addresses, the subject or the Message-ID."},
+				param{name: "order", kind: "string", of: []string{"newest", "oldest"}, text: "Which come first; default newest."})},
+		{method: get, path: "/v1/arrivals/{arrival}", id: "getArrival", scopes: gets, text: "Show a received message with its text",
+			out: client.Arrival{}, status: 200, do: (*call).getArrival},
+		{method: get, path: "/v1/arrivals/{arrival}/raw", id: "getArrivalRaw", scopes: gets, text: "Give the bytes of a received message",
+			status: 200, also: []string{messageType}, do: (*call).getArrivalRaw},
+		{method: get, path: "/v1/arrivals/{arrival}/attachments/{attachment}", id: "getAttachment", scopes: gets, text: "Give an attachment of a received message by its number, decoded",
+			status: 200, also: []string{octetType}, do: (*call).getAttachment},
+		{method: post, path: "/v1/arrivals/{arrival}/acknowledge", id: "acknowledgeArrival", scopes: gets, text: "Say that the app is done with a received message",
+			out: mailgrant.Arrival{}, status: 200, do: (*call).acknowledgeArrival},
+		{method: post, path: "/v1/arrivals/{arrival}/ignore", id: "ignoreArrival", scopes: gets, text: "Say that a received message is not wanted",
+			out: mailgrant.Arrival{}, status: 200, do: (*call).ignoreArrival},
+		{method: post, path: "/v1/arrivals/{arrival}/read-again", id: "readArrivalAgain", scopes: gets, text: "Have a message read once more that its provider did not give",
+			status: 204, do: (*call).readArrivalAgain},
+		{method: get, path: "/v1/mailboxes/{mailbox}/reader", id: "getReader", scopes: gets, text: "Say how the reading of a mailbox goes",
+			out: mailgrant.ReaderStatus{}, status: 200, do: (*call).getReader},
 
 		{method: get, path: "/v1/grants", id: "listGrants", scopes: reads, text: "List the grants",
 			out: client.Page[client.Grant]{}, status: 200, query: pages, do: (*call).listGrants},
