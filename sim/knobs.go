@@ -58,6 +58,20 @@ type Knobs struct {
 	StripBcc          bool     `json:"strip_bcc,omitempty"`      // out of mail sent by SMTP
 	PlaintextAuth     bool     `json:"plaintext_auth,omitempty"` // AUTH before STARTTLS
 
+	// IMAP and POP. Taking a word out of what IMAP offers makes the service
+	// refuse it. EndAtExpiry ends a session with its token.
+	IMAPPreAuth      string   `json:"imap_pre_auth,omitempty"`   // capabilities before the login
+	IMAPCapability   string   `json:"imap_capability,omitempty"` // and after it
+	IMAPLine         int      `json:"imap_line,omitempty"`       // bytes of a command without its literals
+	IMAPConnections  int      `json:"imap_connections,omitempty"`
+	IMAPTimeout      Duration `json:"imap_timeout,omitempty"`
+	IMAPLoginTimeout Duration `json:"imap_login_timeout,omitempty"`
+	IMAPNoSpecialUse bool     `json:"imap_no_special_use,omitempty"` // LIST without \Sent and the like
+	EndAtExpiry      bool     `json:"end_at_expiry,omitempty"`
+	POPConnections   int      `json:"pop_connections,omitempty"`
+	POPTimeout       Duration `json:"pop_timeout,omitempty"`
+	POPOneLine       bool     `json:"pop_one_line,omitempty"` // take AUTH XOAUTH2 with the token in the same line
+
 	// Graph
 	GraphBody        int64    `json:"graph_body,omitempty"`        // request cap in bytes
 	GraphConcurrency int      `json:"graph_concurrency,omitempty"` // per app and mailbox
@@ -101,6 +115,16 @@ func DefaultKnobs() Knobs {
 		ProtocolErrors:    10,
 		IdleTimeout:       Duration(5 * time.Minute),
 		OversizeReply:     "552 5.3.4",
+
+		IMAPPreAuth: "IMAP4 IMAP4rev1 AUTH=XOAUTH2 LOGINDISABLED SASL-IR UIDPLUS MOVE ID UNSELECT CHILDREN IDLE NAMESPACE LITERAL+",
+		IMAPCapability: "IMAP4 IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 SASL-IR UIDPLUS MOVE ID UNSELECT CLIENTACCESSRULES " +
+			"CLIENTNETWORKPRESENCELOCATION BACKENDAUTHENTICATE CHILDREN IDLE NAMESPACE LITERAL+",
+		IMAPLine:         10240,
+		IMAPConnections:  16,
+		IMAPTimeout:      Duration(30 * time.Minute),
+		IMAPLoginTimeout: Duration(time.Minute),
+		POPConnections:   16,
+		POPTimeout:       Duration(30 * time.Minute),
 
 		GraphBody:        4 << 20,
 		GraphConcurrency: 4,

@@ -22,8 +22,9 @@ type Config struct {
 
 	// Listen addresses; "" is 127.0.0.1:0. HTTPS and HTTP serve the same pages:
 	// sign-in, Graph, web mailbox and control. SMTP is submission with
-	// STARTTLS. SMTPS has implicit TLS, which Exchange has not.
-	HTTPS, HTTP, SMTP, SMTPS string
+	// STARTTLS. SMTPS has implicit TLS, which Exchange has not. IMAP and POP
+	// have implicit TLS.
+	HTTPS, HTTP, SMTP, SMTPS, IMAP, POP string
 
 	// Dir is where ca.pem is written and, if it is there, read again.
 	// "" is a folder that Close removes.
@@ -43,13 +44,15 @@ type Sim struct {
 	ca     *authority
 	tls    *tls.Config
 
-	https, http, smtp, smtps net.Listener
+	https, http, smtp, smtps, imap, pop net.Listener
 
 	keys   *keyring
 	entra  *entra
 	mail   *post
 	graph  *graph
 	smtpd  *exchange
+	imapd  *crowd
+	popd   *crowd
 	faults *faults
 	counts *counter
 
@@ -84,6 +87,7 @@ func Start(ctx context.Context, c Config) (*Sim, error) {
 	s.entra = newEntra(s)
 	s.graph = newGraph(s)
 	s.smtpd = newExchange(s)
+	s.imapd, s.popd = newCrowd(s), newCrowd(s)
 	s.serve()
 	return s, nil
 }
@@ -105,7 +109,7 @@ func (s *Sim) open(c Config) error {
 	for _, l := range []struct {
 		at *net.Listener
 		on string
-	}{{&s.https, c.HTTPS}, {&s.http, c.HTTP}, {&s.smtp, c.SMTP}, {&s.smtps, c.SMTPS}} {
+	}{{&s.https, c.HTTPS}, {&s.http, c.HTTP}, {&s.smtp, c.SMTP}, {&s.smtps, c.SMTPS}, {&s.imap, c.IMAP}, {&s.pop, c.POP}} {
 		if l.on == "" {
 			l.on = "127.0.0.1:0"
 		}
@@ -139,6 +143,8 @@ func (s *Sim) serve() {
 	}
 	s.running.Go(func() { s.smtpd.serve(s.smtp, false) })
 	s.running.Go(func() { s.smtpd.serve(s.smtps, true) })
+	s.running.Go(func() { s.imapd.serve(s.imap, "imap", s.imapd.imap) })
+	s.running.Go(func() { s.popd.serve(s.pop, "pop", s.popd.pop) })
 	s.running.Go(func() {
 		<-s.ctx.Done()
 		s.shut()
@@ -164,7 +170,7 @@ func (s *Sim) shut() {
 		for _, server := range s.servers {
 			server.Close()
 		}
-		for _, l := range []net.Listener{s.https, s.http, s.smtp, s.smtps} {
+		for _, l := range []net.Listener{s.https, s.http, s.smtp, s.smtps, s.imap, s.pop} {
 			if l != nil {
 				l.Close()
 			}
@@ -215,6 +221,12 @@ func (s *Sim) SMTPAddr() string { return localhost(s.smtp) }
 // SMTPSAddr is the same with implicit TLS, as other providers have it.
 func (s *Sim) SMTPSAddr() string { return localhost(s.smtps) }
 
+// IMAPAddr takes the place of outlook.office365.com:993.
+func (s *Sim) IMAPAddr() string { return localhost(s.imap) }
+
+// POPAddr takes the place of outlook.office365.com:995.
+func (s *Sim) POPAddr() string { return localhost(s.pop) }
+
 // WebmailURL is the page of a mailbox in the small web mailbox.
 func (s *Sim) WebmailURL(address string) string {
 	return s.BrowserURL() + webmailPath(address)
@@ -260,7 +272,7 @@ type counter struct {
 
 func newCounter() *counter { return &counter{n: map[string]int{}} }
 
-func (c *counter) add(name string) {
+func (c *counter) add(name string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n[name]++
@@ -268,6 +280,7 @@ func (c *counter) add(name string) {
 		close(c.changed)
 		c.changed = nil
 	}
+	return c.n[name]
 }
 
 func (c *counter) watch(name string) (int, <-chan struct{}) {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/mail"
 	"strings"
+	"time"
 )
 
 // A submission is a message that somebody wants to send, by SMTP or by Graph.
@@ -31,6 +32,7 @@ type principal struct {
 	app     string     // client id
 	service *Principal // in Exchange, for an app that has one
 	scoped  []RoleAssignment
+	expires time.Time // of the token it came with, where that matters
 }
 
 // name is how Exchange calls the principal in its replies.
