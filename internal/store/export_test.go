@@ -61,7 +61,7 @@ func SetSchema(ctx context.Context, s *Store, v int64) error {
 
 // OnSync has each sync of SQLite's log ask f before.
 func OnSync(s *Store, f func() error) {
-	e := s.eng.(*sqliteEngine)
+	e := s.eng.(*reserved).sqliteEngine
 	e.walMu.Lock()
 	defer e.walMu.Unlock()
 	force := e.force

@@ -69,7 +69,7 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.eng = e
+	s.eng = reserve(e, log)
 	if err := migrateSQLite(ctx, e); err != nil {
 		e.close()
 		return nil, err

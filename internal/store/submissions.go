@@ -58,7 +58,7 @@ const submissionInsert = `INSERT INTO submissions (org, id, app, mailbox, state,
 // the state sending comes back as ready when its lane belongs to another node by
 // now.
 func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.Submission, error) {
-	sub := a.Submission
+	sub, ctx := a.Submission, brings(ctx)
 	if sub.IdempotencyKey != "" {
 		return s.acceptOnce(ctx, a)
 	}
@@ -147,7 +147,7 @@ func execAll(ctx context.Context, q querier, stmts []stmt) error {
 
 // PutChunk keeps one chunk of a large body before its submission is accepted.
 func (s *Store) PutChunk(ctx context.Context, org, owner mailgrant.ID, n int64, sealed []byte) error {
-	_, err := s.do(ctx, chunkInsert(org, owner, n, sealed))
+	_, err := s.do(brings(ctx), chunkInsert(org, owner, n, sealed))
 	return err
 }
 

@@ -32,7 +32,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne, "flaky": acceptSome, "migrate": migrate}[os.Getenv(helperRole)]
+	role := map[string]func(dir string) error{"full": fillDisk, "lock": lockDatabase, "sync": acceptOne, "flaky": acceptSome, "migrate": migrate, "reserve": useReserve}[os.Getenv(helperRole)]
 	if role == nil {
 		os.Exit(m.Run())
 	}
@@ -61,20 +61,25 @@ func openAt(dir string) (house, error) {
 		s.CreateMailbox(ctx, mailgrant.Mailbox{ID: h.box, Org: h.org, Address: "office@contoso.example", State: mailgrant.MailboxActive}))
 }
 
-// fillDisk has a disk of its own, of 8 MiB, which nobody else sees.
-func fillDisk(dir string) error {
+// smallDisk gives dir a disk of its own, of 8 MiB, which nobody else sees, and on it
+// a database and a ballast of 2 MiB.
+func smallDisk(dir string) (h house, ballast string, err error) {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+		return h, "", fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
-		return fmt.Errorf("mount a small disk: %w", err)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil { // gone with this process
+		return h, "", fmt.Errorf("mount a small disk: %w", err)
 	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
-	ballast := filepath.Join(dir, "ballast")
+	ballast = filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); err != nil {
-		return err
+		return h, "", err
 	}
-	h, err := openAt(dir)
+	h, err = openAt(dir)
+	return h, ballast, err
+}
+
+func fillDisk(dir string) error {
+	h, ballast, err := smallDisk(dir)
 	if err != nil {
 		return err
 	}
@@ -145,9 +150,10 @@ func allThere(ctx context.Context, h house, kept []mailgrant.Submission) error {
 	return nil
 }
 
-func TestRE05DiskFull(t *testing.T) {
-	t.Parallel()
-	c := helper("full", t.TempDir())
+// onSmallDisk plays a role in another process, which may mount its disk.
+func onSmallDisk(t *testing.T, role string) string {
+	t.Helper()
+	c := helper(role, t.TempDir())
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Getuid() != 0 {
 		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -158,7 +164,13 @@ func TestRE05DiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if n := strings.Count(string(out), "full: no_space after 0s"); n != 21 {
+	return string(out)
+}
+
+func TestRE05DiskFull(t *testing.T) {
+	t.Parallel()
+	out := onSmallDisk(t, "full")
+	if n := strings.Count(out, "full: no_space after 0s"); n != 21 {
 		t.Errorf("%d of 21 were refused at once for want of space:\n%s", n, out)
 	}
 }
