@@ -3,6 +3,7 @@ package mailgrant
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A Code says to a program what went wrong. It is an error itself, so that
@@ -43,6 +44,8 @@ type Error struct {
 	Finding *Finding // the diagnosis, when a provider or server said no
 	Page    string   // below docs/errors/, where one explains it more closely than the page of its Code: "refused-sender"
 	Cause   error
+
+	RetryAfter time.Duration // until the same can succeed; 0: nobody knows
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -67,6 +70,9 @@ func (e *Error) At(field string) *Error { e.Field = field; return e }
 
 // See names the page that explains it more closely than the one of its code.
 func (e *Error) See(page string) *Error { e.Page = page; return e }
+
+// After says when the same can succeed.
+func (e *Error) After(wait time.Duration) *Error { e.RetryAfter = wait; return e }
 
 // With adds a finding, and takes its remedy if there is none yet.
 func (e *Error) With(f Finding) *Error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,6 +154,9 @@ func problem(res *http.Response) error {
 	}
 	e := mailgrant.Errorf(p.Code, nil, "%s", p.Detail).At(p.Field)
 	e.Remedy, e.Finding = p.Remedy, p.Finding
+	if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	if p.Detail == "" {
 		e.Message = p.Title
 	}

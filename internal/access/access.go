@@ -314,8 +314,9 @@ func wrongKey() error {
 }
 
 func tooMany(wait time.Duration) error {
-	return mailgrant.Errorf(mailgrant.Limited, nil, "too many wrong keys came from this address").
-		Fix("correct the key where it is set, and try again in %s", wait.Round(time.Second)).See("refused-too-many-tries")
+	wait = (wait + time.Second - 1).Truncate(time.Second)
+	return mailgrant.Errorf(mailgrant.Limited, nil, "too many wrong keys came from this address").After(wait).
+		Fix("correct the key where it is set, and try again in %s", wait).See("refused-too-many-tries")
 }
 
 // wrong counts a wrong key and lets its sender wait for the answer.

@@ -218,6 +218,20 @@ func TestGuessesAreAnsweredLaterAndLater(t *testing.T) {
 			err = guess("192.0.2.66")
 		}
 		is(t, err, mailgrant.Limited)
+		_, fresh, issued := d.IssueKey(t.Context(), d.org, d.app.ID, access.KeyInput{})
+		must(t, issued)
+		_, err = d.Login(t.Context(), "case-manager", fresh.Reveal(), "smtp", "192.0.2.66")
+		is(t, err, mailgrant.Limited)
+		wait := mailgrant.AsError(err).RetryAfter
+		if wait < time.Second || !strings.Contains(mailgrant.AsError(err).Remedy, wait.String()) {
+			t.Errorf("told to wait for %v: %q", wait, mailgrant.AsError(err).Remedy)
+		}
+		time.Sleep(wait - 2*time.Second)
+		_, err = d.Login(t.Context(), "case-manager", fresh.Reveal(), "smtp", "192.0.2.66")
+		is(t, err, mailgrant.Limited)
+		time.Sleep(2 * time.Second)
+		_, err = d.Login(t.Context(), "case-manager", fresh.Reveal(), "smtp", "192.0.2.66")
+		must(t, err) // when it was told
 		begin := time.Now()
 		if _, err := d.Login(t.Context(), "case-manager", d.text, "smtp", "192.0.2.66"); err != nil || time.Since(begin) > 0 {
 			t.Errorf("a key that was good a moment ago: %v after %v", err, time.Since(begin))

@@ -88,8 +88,9 @@ func (o *Outbox) keepPace(c mailgrant.Caller) error {
 		p.take(now)
 		return nil
 	}
-	return mailgrant.Errorf(mailgrant.Limited, nil, "the app %s may send %d messages a minute and has", c.App.Name, c.App.PerMinute).
-		Fix("try again in %s, or raise its limit: mailgrant app set %s --per-minute N", wait.Round(time.Second)+time.Second, c.App.Name)
+	wait = (wait + time.Second - 1).Truncate(time.Second)
+	return mailgrant.Errorf(mailgrant.Limited, nil, "the app %s may send %d messages a minute and has", c.App.Name, c.App.PerMinute).After(wait).
+		Fix("try again in %s, or raise its limit: mailgrant app set %s --per-minute N", wait, c.App.Name)
 }
 
 // submission checks a message against the rules and makes the record of it.

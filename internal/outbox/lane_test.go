@@ -901,14 +901,22 @@ func TestAppsPace(t *testing.T) {
 			_, err := r.accept(c, to("a@example.net"), message("office@contoso.example", "x"))
 			must(t, err)
 		}
+		time.Sleep(20 * time.Second)
 		_, err := r.accept(c, to("a@example.net"), message("office@contoso.example", "x"))
 		is(t, err, mailgrant.Limited)
+		wait := mailgrant.AsError(err).RetryAfter
+		if wait > 40*time.Second || !strings.Contains(mailgrant.AsError(err).Remedy, "try again in "+wait.String()) {
+			t.Errorf("told to wait for %v: %q", wait, mailgrant.AsError(err).Remedy)
+		}
 		if _, err := r.accept(r.caller("rest"), to("a@example.net"), message("office@contoso.example", "x")); err != nil {
 			t.Errorf("an app without a limit: %v", err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(wait - 2*time.Second)
 		_, err = r.accept(c, to("a@example.net"), message("office@contoso.example", "x"))
-		must(t, err)
+		is(t, err, mailgrant.Limited)
+		time.Sleep(2 * time.Second)
+		_, err = r.accept(c, to("a@example.net"), message("office@contoso.example", "x"))
+		must(t, err) // when it was told
 	})
 }
 

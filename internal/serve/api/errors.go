@@ -27,7 +27,7 @@ var answers = map[mailgrant.Code]struct {
 	mailgrant.NotFound:     {http.StatusNotFound, "Not found", 0},
 	mailgrant.Conflict:     {http.StatusConflict, "It clashes with what is there", 0},
 	mailgrant.TooLarge:     {http.StatusRequestEntityTooLarge, "Too large", 0},
-	mailgrant.Limited:      {http.StatusTooManyRequests, "Too much in too short a time", time.Minute},
+	mailgrant.Limited:      {http.StatusTooManyRequests, "Too much in too short a time", 0}, // its limiter says when
 	mailgrant.NoRoute:      {http.StatusUnprocessableEntity, "No mailbox may carry this", 0},
 	mailgrant.Lapsed:       {http.StatusConflict, "A person must consent again", 0},
 	mailgrant.Misset:       {http.StatusConflict, "A setting must change", 0},
@@ -95,7 +95,10 @@ func (c *call) problem(e *mailgrant.Error, status int) {
 	p := client.Problem{Type: c.page(e), Title: a.title, Status: status, Detail: e.Message, Code: e.Code, Remedy: e.Remedy,
 		Field: e.Field, Finding: e.Finding, Trace: c.trace}
 	retry := a.retry
-	if f := e.Finding; f != nil && f.RetryAfter > 0 && retry > 0 {
+	switch f := e.Finding; {
+	case e.RetryAfter > 0:
+		retry = e.RetryAfter
+	case f != nil && f.RetryAfter > 0 && e.Code.Temporary():
 		retry = f.RetryAfter
 	}
 	h := c.w.Header()

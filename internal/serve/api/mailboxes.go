@@ -191,7 +191,7 @@ func (c *call) checkMailboxNow() error {
 	case c.checks <- struct{}{}:
 		defer func() { <-c.checks }()
 	default:
-		return mailgrant.Errorf(mailgrant.Limited, nil, "%d mailboxes are being checked already", checksAtOnce).Fix("try again in a minute")
+		return mailgrant.Errorf(mailgrant.Limited, nil, "%d mailboxes are being checked already", checksAtOnce).After(time.Minute).Fix("try again in a minute")
 	}
 	o := check.Options{NoSend: c.q.str("send") == "false"}
 	if !c.accepts(ndjsonType) {

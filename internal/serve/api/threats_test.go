@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -395,8 +396,14 @@ func TestAP09_TheLimitOfAnAppIs429(t *testing.T) {
 		r.ask("POST", "/v1/submissions", key, message(nil)).wants(t, 202)
 	}
 	got := r.ask("POST", "/v1/submissions", key, message(nil)).wants(t, 429)
-	if got.header.Get("Retry-After") == "" {
-		t.Error("a 429 without Retry-After")
+	// What the limiter says is what the header and the client say.
+	wait, err := strconv.Atoi(got.header.Get("Retry-After"))
+	if err != nil || wait < 1 || wait > 60 || !strings.Contains(got.problem.Remedy, "try again in "+(time.Duration(wait)*time.Second).String()) {
+		t.Errorf("Retry-After %q: %s", got.header.Get("Retry-After"), got.problem.Remedy)
+	}
+	_, err = r.client(key).Send(t.Context(), client.Message{From: r.box.Address, To: []string{"kim@fabrikam.example"}, Text: "x"})
+	if e := mailgrant.AsError(err); !errors.Is(err, mailgrant.Limited) || e.RetryAfter < time.Second || e.RetryAfter > time.Minute {
+		t.Errorf("the client: %v", err)
 	}
 	r.ask("POST", "/v1/submissions", other, message(nil)).wants(t, 202)
 }

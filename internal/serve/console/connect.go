@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/grant"
@@ -25,8 +27,8 @@ func (i invitation) Shared() bool { return i.MailboxKind == mailgrant.MailboxSha
 // invitation shows what a link asks for. Nothing begins by looking: scanners of
 // mail open every link before a person does.
 func (s *console) invitation(w http.ResponseWriter, r *http.Request) {
-	if s.pace.tired(s.from(r)) {
-		s.slow(w, r)
+	if wait := s.pace.rest(s.from(r)); wait > 0 {
+		s.slow(w, r, wait)
 		return
 	}
 	token := r.PathValue("token")
@@ -48,8 +50,8 @@ func (s *console) invitation(w http.ResponseWriter, r *http.Request) {
 
 // begin starts the consent and sends the browser to the provider. OA-04.
 func (s *console) begin(w http.ResponseWriter, r *http.Request) {
-	if s.pace.tired(s.from(r)) {
-		s.slow(w, r)
+	if wait := s.pace.rest(s.from(r)); wait > 0 {
+		s.slow(w, r, wait)
 		return
 	}
 	token := r.PathValue("token")
@@ -76,9 +78,9 @@ func (s *console) noInvitation(w http.ResponseWriter, r *http.Request, err error
 	s.show(w, r, statusOf(o.Code), page{Name: "failed", Title: o.Title(), Trace: o.Trace, Data: o})
 }
 
-func (s *console) slow(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Retry-After", "60")
-	s.show(w, r, http.StatusTooManyRequests, page{Name: "slow", Title: "Please wait a minute"})
+func (s *console) slow(w http.ResponseWriter, r *http.Request, wait time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+	s.show(w, r, http.StatusTooManyRequests, page{Name: "slow", Title: "Please wait a moment"})
 }
 
 func origin(address string) string {

@@ -66,7 +66,7 @@ func samples() map[string]page {
 	first := readDocument("sample", []byte("# Operating it\n\nWhat to do *every* day. And more.\n\n## Keys\n\n| | |\n|---|---|\n| a | [b](errors/unknown.md) |\n\n| what | where |\n|---|---:|\n| c | d |\n\n    a command\n\nSee [elsewhere](nothing.md), [start](start.md#1-start-it) <b>bold</b> <script>x</script> [x](javascript:alert(1)).\n"))
 	return map[string]page{
 		"home": {Name: "home", Title: "mailgrant", Nav: "home"}, "nothing": {Name: "nothing", Title: "Nothing here", Nav: "none"},
-		"nolink": {Name: "nolink", Title: "This link does not work"}, "slow": {Name: "slow", Title: "Please wait a minute"},
+		"nolink": {Name: "nolink", Title: "This link does not work"}, "slow": {Name: "slow", Title: "Please wait a moment"},
 		"foreign": {Name: "foreign", Title: "Not from here"}, "gone": {Name: "gone", Title: "This page is no longer here"},
 		"connect": invited(own), "connect-shared": invited(shared), "approve": invited(people), "approve-app": invited(approve),
 		"connect-unnamed": invited(unnamed), "approve-unnamed": invited(unnamedPeople),

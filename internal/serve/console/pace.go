@@ -26,12 +26,15 @@ type pace struct {
 
 func newPace() *pace { return &pace{places: map[netip.Prefix]*rate.Limiter{}} }
 
-// tired says whether a place has had enough.
-func (p *pace) tired(from netip.Prefix) bool {
+// rest is how long a place that has had enough must wait, 0 when it is welcome.
+func (p *pace) rest(from netip.Prefix) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.places[from]
-	return l != nil && l.Tokens() < 1
+	if l == nil {
+		return 0
+	}
+	return time.Duration(max(0, 1-l.Tokens()) * float64(wrongEvery))
 }
 
 // wrong counts a link that did not work.

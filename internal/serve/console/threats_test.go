@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -176,8 +177,8 @@ func TestOA06GuessingIsSlowedDown(t *testing.T) {
 			if n < 10 {
 				t.Errorf("already at guess %d", n)
 			}
-			if r.Header.Get("Retry-After") == "" {
-				t.Error("no Retry-After")
+			if wait, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || wait < 1 || wait > int(wrongEvery/time.Second) {
+				t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
 			}
 			return
 		}
