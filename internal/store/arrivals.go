@@ -65,7 +65,7 @@ type Page struct {
 // mailbox has been read, in one transaction. What was taken before is left out;
 // taken says which are new. Conflict when another reader came between.
 func (s *Store) Collect(ctx context.Context, p Page) (taken []bool, err error) {
-	err = s.tx(ctx, func(ctx context.Context, q querier) error {
+	err = s.tx(brings(ctx), func(ctx context.Context, q querier) error {
 		taken = make([]bool, len(p.Messages)) // again at each run
 		if err := s.advance(ctx, q, p); err != nil {
 			return err
