@@ -1,6 +1,6 @@
-// Package microsoft sends by Microsoft Graph.
+// Package microsoft sends and reads by Microsoft Graph.
 //
-// Two ways, each a transport of its own because the record names them apart:
+// Two ways to send, each a transport of its own because the record names them apart:
 //
 //	graph          the message as it is, in base64: POST …/sendMail, up to about 3 MB
 //	graph-upload   a draft rebuilt from its parts, files in slices, then sent: up to 150 MB
@@ -8,6 +8,9 @@
 // Graph takes the recipients from the header. So an envelope that has more than
 // the header gets a Bcc line for the rest, and one that has less cannot go this
 // way. Graph also writes the message anew: what is signed belongs to SMTP.
+//
+// It reads by delta links: see read.go for how, and notices.go for how Graph tells
+// of new mail by itself.
 package microsoft
 
 import (
@@ -75,14 +78,19 @@ func (s *session) Close() error { return nil }
 
 // base is the address of the mailbox. The app itself has no "me".
 func base(w provider.Way) string {
-	root := strings.TrimSuffix(w.Settings.GraphURL, "/")
-	if !strings.HasSuffix(root, "/v1.0") && !strings.HasSuffix(root, "/beta") {
-		root += "/v1.0"
-	}
 	if w.Grant.Flow == mailgrant.FlowApp || w.Mailbox.Kind != mailgrant.MailboxOwn {
-		return root + "/users/" + url.PathEscape(w.Mailbox.Address)
+		return root(w) + "/users/" + url.PathEscape(w.Mailbox.Address)
 	}
-	return root + "/me"
+	return root(w) + "/me"
+}
+
+// root is the address of Graph, with its version.
+func root(w provider.Way) string {
+	r := strings.TrimSuffix(w.Settings.GraphURL, "/")
+	if !strings.HasSuffix(r, "/v1.0") && !strings.HasSuffix(r, "/beta") {
+		r += "/v1.0"
+	}
+	return r
 }
 
 func (s *session) call(method, path string) wire.Call {

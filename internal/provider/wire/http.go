@@ -42,6 +42,7 @@ type Call struct {
 type Answer struct {
 	Status    int
 	Header    http.Header
+	Size      int64 // of the body, as the other side says; -1 when it does not
 	Body      []byte
 	RequestID string
 	Token     mailgrant.Token
@@ -58,46 +59,61 @@ const slowest = 64 << 10
 
 // Do makes the call. A token that is refused gets one successor.
 func (c Call) Do(ctx context.Context) (*Answer, error) {
+	a, body, err := c.Stream(ctx, 0)
+	if body != nil {
+		defer body.Close()
+		a.Body, _ = io.ReadAll(io.LimitReader(body, bodyMax)) // what is cut off does not read; the status has come
+	}
+	return a, err
+}
+
+// Stream makes the call and leaves the body of a success to be read: about so many
+// bytes are to be expected. That of any other answer has been read; its body is
+// nil.
+func (c Call) Stream(ctx context.Context, size int64) (*Answer, io.ReadCloser, error) {
 	var tok mailgrant.Token
 	var err error
 	if c.Resource != "" {
 		if tok, err = c.Way.Token(ctx, c.Resource, false); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	a, err := c.once(ctx, tok)
+	a, body, err := c.once(ctx, tok, size)
 	if err != nil || a.Status != http.StatusUnauthorized || c.Resource == "" {
-		return a, err
+		return a, body, err
 	}
 	fresh, err := c.Way.Token(ctx, c.Resource, true)
 	if err != nil || fresh.Value == tok.Value {
-		return a, nil
+		return a, nil, nil
 	}
-	return c.once(ctx, fresh)
+	return c.once(ctx, fresh, size)
 }
 
-func (c Call) once(ctx context.Context, tok mailgrant.Token) (*Answer, error) {
+func (c Call) once(ctx context.Context, tok mailgrant.Token, size int64) (*Answer, io.ReadCloser, error) {
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(i httptrace.WroteRequestInfo) { sent.Store(i.Err == nil) }})
 	req, err := c.request(ctx, tok)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	client := *c.Way.HTTP
 	if client.Timeout > 0 {
-		client.Timeout += time.Duration(c.Size/slowest) * time.Second
+		client.Timeout += time.Duration((c.Size+size)/slowest) * time.Second
 	}
 	res, err := client.Do(req)
 	if err != nil {
 		if sent.Load() {
-			return nil, &Lost{err}
+			return nil, nil, &Lost{err}
 		}
-		return nil, err
+		return nil, nil, err
+	}
+	a := &Answer{Status: res.StatusCode, Header: res.Header, Size: res.ContentLength, Token: tok, RequestID: Clean(first(res.Header.Get("Request-Id"), res.Header.Get("X-Request-Id")), 100)}
+	if res.StatusCode/100 == 2 {
+		return a, res.Body, nil
 	}
 	defer res.Body.Close()
-	a := &Answer{Status: res.StatusCode, Header: res.Header, Token: tok, RequestID: Clean(first(res.Header.Get("Request-Id"), res.Header.Get("X-Request-Id")), 100)}
-	a.Body, _ = io.ReadAll(io.LimitReader(res.Body, bodyMax)) // what is cut off does not read; the status has come
-	return a, nil
+	a.Body, _ = io.ReadAll(io.LimitReader(res.Body, bodyMax))
+	return a, nil, nil
 }
 
 func (c Call) request(ctx context.Context, tok mailgrant.Token) (*http.Request, error) {
