@@ -46,6 +46,10 @@ func init() {
 		{"POST", "/users/{key}/revoke", "ends all sessions and grants of a user", (*Sim).controlRevoke},
 		{"GET", "/mailboxes/{key}", "a mailbox, by address or alias", (*Sim).controlMailbox},
 		{"PATCH", "/mailboxes/{key}", "changes it (JSON merge patch); smtp_auth_disabled null inherits", (*Sim).controlMailbox},
+		{"GET", "/mailboxes/{key}/folders", "its folders", (*Sim).controlFolders},
+		{"POST", "/mailboxes/{key}/folders", `makes a folder: {"name"}, with "/" between levels`, (*Sim).controlFolders},
+		{"DELETE", "/mailboxes/{key}/folders", "deletes one and what is in it: ?name=", (*Sim).controlFolders},
+		{"POST", "/mailboxes/{key}/renumber", `gives a folder another UIDVALIDITY: {"folder"}, or the Inbox`, (*Sim).controlRenumber},
 		{"GET", "/apps/{key}", "an app registration, by client id", (*Sim).controlApp},
 		{"PATCH", "/apps/{key}", "changes it (JSON merge patch)", (*Sim).controlApp},
 		{"POST", "/apps/{key}/secrets", `issues a secret; {"value","start","end"}, all optional`, (*Sim).controlSecret},
@@ -62,9 +66,12 @@ func init() {
 		{"DELETE", "/faults/{name}", "mends one", func(s *Sim, c *controlCall) (any, error) { s.ClearFault(c.PathValue("name")); return nil, nil }},
 		{"GET", "/triggers", "the plus-addresses that make mail go wrong", func(*Sim, *controlCall) (any, error) { return Triggers(), nil }},
 
-		{"GET", "/mail", "messages, oldest first: ?mailbox=, ?folder=, ?raw=1; ?wait=5s&count=2 waits for so many", (*Sim).controlMail},
-		{"GET", "/mail/{id}", "one message", (*Sim).controlMessage},
+		{"GET", "/mail", "messages, oldest first: ?mailbox=, ?folder= (its name, or as Graph calls it), ?raw=1; ?wait=5s&count=2 waits for so many", (*Sim).controlMail},
+		{"POST", "/mail", "brings a message from outside, its bytes are the body: ?to=, and ?from= ?folder= ?flags= ?at= ?spf= ?dkim= ?dmarc= ?as_is=1", (*Sim).controlDeliver},
+		{"GET", "/mail/{id}", "one message, by either of its ids", (*Sim).controlMessage},
 		{"GET", "/mail/{id}/raw", "its bytes", (*Sim).controlMessage},
+		{"PATCH", "/mail/{id}", `moves it or changes its flags: {"folder","flags"}`, (*Sim).controlChangeMail},
+		{"DELETE", "/mail/{id}", "takes it away for good", func(s *Sim, c *controlCall) (any, error) { return nil, s.Expunge(c.PathValue("id")) }},
 		{"DELETE", "/mail", "throws all mail away", func(s *Sim, _ *controlCall) (any, error) { s.ClearMail(); return nil, nil }},
 		{"GET", "/counts", "how often things happened", func(s *Sim, _ *controlCall) (any, error) { return s.Counts(), nil }},
 
@@ -402,7 +409,7 @@ func (s *Sim) controlMail(c *controlCall) (any, error) {
 		changed := s.mail.arrivals()
 		list := []Message{}
 		for _, m := range s.AllMail() {
-			if (q.Get("mailbox") == "" || m.Mailbox == box) && (folder == "" || strings.EqualFold(m.Folder, folder)) {
+			if (q.Get("mailbox") == "" || m.Mailbox == box) && (folder == "" || strings.EqualFold(m.Folder, folder) || strings.EqualFold(m.folder.use, folder)) {
 				list = append(list, m)
 			}
 		}
@@ -419,6 +426,94 @@ func (s *Sim) controlMail(c *controlCall) (any, error) {
 	}
 }
 
+// controlDeliver brings a message from outside.
+func (s *Sim) controlDeliver(c *controlCall) (any, error) {
+	q := c.URL.Query()
+	d := Delivery{To: q.Get("to"), From: q.Get("from"), Raw: c.body, Folder: q.Get("folder"), Flags: strings.Fields(q.Get("flags")),
+		SPF: q.Get("spf"), DKIM: q.Get("dkim"), DMARC: q.Get("dmarc"), AsIs: q.Get("as_is") != ""}
+	if text := q.Get("at"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return nil, fmt.Errorf("at %q: write it as 2026-11-24T09:00:00Z", text)
+		}
+		d.At = at
+	}
+	m, err := s.DeliverMail(d)
+	if err != nil {
+		return nil, err
+	}
+	return withoutRaw([]Message{m}, false)[0], nil
+}
+
+// controlChangeMail moves a message, or changes its flags.
+func (s *Sim) controlChangeMail(c *controlCall) (any, error) {
+	var req struct {
+		Folder string    `json:"folder"`
+		Flags  *[]string `json:"flags"`
+	}
+	if err := c.read(&req); err != nil {
+		return nil, err
+	}
+	m, ok := s.messageByID(c.PathValue("id"))
+	if !ok {
+		return nil, fmt.Errorf("%w message %q", errNotThere, c.PathValue("id"))
+	}
+	if req.Flags != nil {
+		if err := s.SetFlags(m.ImmutableID, *req.Flags...); err != nil {
+			return nil, err
+		}
+	}
+	if req.Folder != "" {
+		if _, err := s.Move(m.ImmutableID, req.Folder); err != nil {
+			return nil, err
+		}
+	}
+	m, _ = s.messageByID(m.ImmutableID)
+	return withoutRaw([]Message{m}, false)[0], nil
+}
+
+func (s *Sim) messageByID(id string) (Message, bool) {
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	if m := s.mail.byID(id); m != nil {
+		return *m, true
+	}
+	return Message{}, false
+}
+
+// controlFolders lists folders, makes one or deletes one.
+func (s *Sim) controlFolders(c *controlCall) (any, error) {
+	key := c.PathValue("key")
+	if _, ok := s.world.Mailbox(key); !ok {
+		return nil, fmt.Errorf("%w mailbox %q", errNotThere, key)
+	}
+	switch c.Method {
+	case http.MethodPost:
+		var req struct {
+			Name string `json:"name"`
+		}
+		if err := c.read(&req); err != nil {
+			return nil, err
+		}
+		if err := s.MakeFolder(key, req.Name); err != nil {
+			return nil, err
+		}
+	case http.MethodDelete:
+		return nil, s.RemoveFolder(key, c.URL.Query().Get("name"))
+	}
+	return s.Folders(key), nil
+}
+
+func (s *Sim) controlRenumber(c *controlCall) (any, error) {
+	var req struct {
+		Folder string `json:"folder"`
+	}
+	if err := c.read(&req); err != nil {
+		return nil, err
+	}
+	return nil, s.ResetUIDValidity(c.PathValue("key"), req.Folder)
+}
+
 func withoutRaw(list []Message, keep bool) []Message {
 	for i := range list {
 		if !keep {
@@ -429,17 +524,15 @@ func withoutRaw(list []Message, keep bool) []Message {
 }
 
 func (s *Sim) controlMessage(c *controlCall) (any, error) {
-	for _, m := range s.AllMail() {
-		if m.ID != c.PathValue("id") {
-			continue
-		}
-		if strings.HasSuffix(c.URL.Path, "/raw") {
-			writeRaw(c.w, m)
-			return nil, errAnswered
-		}
-		return m, nil
+	m, ok := s.messageByID(c.PathValue("id"))
+	if !ok {
+		return nil, fmt.Errorf("%w message %q", errNotThere, c.PathValue("id"))
 	}
-	return nil, fmt.Errorf("%w message %q", errNotThere, c.PathValue("id"))
+	if strings.HasSuffix(c.URL.Path, "/raw") {
+		writeRaw(c.w, m)
+		return nil, errAnswered
+	}
+	return m, nil
 }
 
 // writeRaw sends a message as a file that no browser shows.

@@ -172,9 +172,9 @@ func (s *imapSession) no(text string) { s.say(s.tag, " NO ", text) }
 
 // mistake answers what cannot be understood; too much of it ends the session.
 func (s *imapSession) mistake() {
-	s.failures++
+	s.mistakes++
 	s.reply(imapError)
-	if over(s.failures, s.knobs().ProtocolErrors) {
+	if over(s.mistakes, s.knobs().ProtocolErrors) {
 		s.reply(imapClosed)
 	}
 }
@@ -388,7 +388,6 @@ func (s *imapSession) open(mechanism, answer string) {
 			return
 		}
 	}
-	s.failures--
 	s.refuse("AUTHENTICATE failed.")
 }
 

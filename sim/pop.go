@@ -132,9 +132,9 @@ func (s *popSession) command(line string) {
 }
 
 func (s *popSession) mistake() {
-	s.failures++
+	s.mistakes++
 	s.reply(popError)
-	if over(s.failures, s.knobs().ProtocolErrors) {
+	if over(s.mistakes, s.knobs().ProtocolErrors) {
 		s.ending = true
 	}
 }
@@ -153,7 +153,7 @@ func (s *popSession) capa(_ []string) {
 func (s *popSession) refuse() {
 	s.failures++
 	s.reply(popRefused)
-	if over(s.failures, s.knobs().AuthFailures) {
+	if over(s.failures+1, s.knobs().AuthFailures) {
 		s.ending = true
 	}
 }

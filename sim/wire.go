@@ -27,7 +27,8 @@ type wire struct {
 	name   string // the mailbox as it was asked for, with its plus
 	counts bool   // among the connections of its mailbox
 
-	failures  int
+	failures  int  // of logins
+	mistakes  int  // of the protocol
 	mute      bool // what is said is not sent
 	ending    bool
 	cut       int64 // so many more bytes are sent, then the connection ends
@@ -326,7 +327,6 @@ func (w *wire) login(c *crowd, answer string, bearer bool, limit int) (ok bool) 
 	who, reached := w.sim.smtpd.toRead(user, token, strings.ToUpper(w.kind))
 	if who == nil {
 		w.sim.counts.add(w.kind + ".auth_failures")
-		w.failures++
 		w.name = ""
 		return false
 	}

@@ -19,8 +19,8 @@ func newSim(c *cli) *cobra.Command {
 		Use:   "sim",
 		Short: "Run an imitation of Microsoft 365 to develop and test against",
 		Long: `sim imitates the parts of Microsoft 365 that mail needs, on the real wire: Entra
-sign-in with its pages, SMTP submission with XOAUTH2, Graph. It starts with a
-world of its own, Contoso, or with that of a file (--world); what is in it can
+sign-in with its pages, SMTP submission, IMAP and POP with XOAUTH2, Graph. It starts
+with a world of its own, Contoso, or with that of a file (--world); what is in it can
 be changed, and broken, at its control address while it runs.
 
 Nothing in it is secret. It listens on this machine only.`,
@@ -53,6 +53,8 @@ Nothing in it is secret. It listens on this machine only.`,
 	f.StringVar(&cfg.HTTP, "http", "127.0.0.1:8026", "`address` of the same pages for browsers")
 	f.StringVar(&cfg.SMTP, "smtp", "127.0.0.1:8587", "`address` of SMTP with STARTTLS")
 	f.StringVar(&cfg.SMTPS, "smtps", "127.0.0.1:8465", "`address` of SMTP with implicit TLS")
+	f.StringVar(&cfg.IMAP, "imap", "127.0.0.1:8993", "`address` of IMAP with implicit TLS")
+	f.StringVar(&cfg.POP, "pop", "127.0.0.1:8995", "`address` of POP with implicit TLS")
 	return cmd
 }
 
@@ -75,16 +77,19 @@ type simAt struct {
 	Graph   string `json:"graph_url"`
 	SMTP    string `json:"smtp"`
 	SMTPS   string `json:"smtps"`
+	IMAP    string `json:"imap"`
+	POP     string `json:"pop"`
 	Browser string `json:"browser_url"`
 	CAFile  string `json:"ca_file"`
 }
 
 func simPlaces(s *sim.Sim) simAt {
-	return simAt{s.LoginURL(), s.GraphURL(), s.SMTPAddr(), s.SMTPSAddr(), s.BrowserURL(), s.CAFile()}
+	return simAt{s.LoginURL(), s.GraphURL(), s.SMTPAddr(), s.SMTPSAddr(), s.IMAPAddr(), s.POPAddr(), s.BrowserURL(), s.CAFile()}
 }
 
 func showSim(p *printer, s *sim.Sim) {
 	p.fields("sign-in", s.LoginURL(), "Graph", s.GraphURL(), "SMTP", s.SMTPAddr()+" (STARTTLS)", "SMTP", s.SMTPSAddr()+" (TLS)",
+		"IMAP", s.IMAPAddr()+" (TLS)", "POP", s.POPAddr()+" (TLS)",
 		"mailboxes", s.BrowserURL()+"/webmail", "control", s.BrowserURL()+"/_control", "CA", s.CAFile())
 	p.line("")
 	if t, ok := s.World().Tenant(sim.ContosoTenantID); ok {
