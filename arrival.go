@@ -66,7 +66,7 @@ type Arrival struct {
 	Cc         []Address    `json:"cc,omitempty"`
 	Subject    string       `json:"subject,omitempty"`
 	Snippet    string       `json:"snippet,omitempty"` // the first words of its text
-	Parts      []Attachment `json:"attachments,omitempty"`
+	Parts      []Part       `json:"attachments,omitempty"`
 	AuthResult []AuthResult `json:"authentication_results,omitempty"`
 	Auto       string       `json:"auto_submitted,omitempty"` // "auto-replied", "auto-generated", "bulk"…: no person wrote it
 	Bounce     *Bounce      `json:"bounce,omitempty"`
@@ -80,8 +80,8 @@ type Address struct {
 	Address string `json:"address"`
 }
 
-// An Attachment is a part of a message that is not its text.
-type Attachment struct {
+// A Part is a piece of a message that is not its text.
+type Part struct {
 	N         int    `json:"n"`              // from 1
 	Name      string `json:"name,omitempty"` // made fit to be a file's name
 	Type      string `json:"type"`           // media type, as it is claimed

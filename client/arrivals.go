@@ -11,8 +11,8 @@ import (
 	"github.com/mailgrant/mailgrant"
 )
 
-// An Arrival is a received message with its text.
-type Arrival struct {
+// A FullArrival is a received message with its text.
+type FullArrival struct {
 	mailgrant.Arrival
 	Text string `json:"text,omitempty"` // decoded to UTF-8
 	HTML string `json:"html,omitempty"` // as its sender wrote it: not to be trusted
@@ -55,8 +55,8 @@ func (c *Client) Arrivals(ctx context.Context, f ArrivalFilter) (Page[mailgrant.
 }
 
 // Arrival is a received message with its text.
-func (c *Client) Arrival(ctx context.Context, arrival mailgrant.ID) (Arrival, error) {
-	return get[Arrival](ctx, c, "/v1/arrivals/"+id(arrival))
+func (c *Client) Arrival(ctx context.Context, arrival mailgrant.ID) (FullArrival, error) {
+	return get[FullArrival](ctx, c, "/v1/arrivals/"+id(arrival))
 }
 
 // ArrivalRaw gives the bytes of a received message. Close it.

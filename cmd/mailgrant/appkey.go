@@ -48,7 +48,7 @@ works.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&n.Name, "name", "", "a `word` to know it by")
-	f.StringSliceVar(&scopes, "scope", nil, "what it may (`scope`): send, read, token, manage; again for more (default send)")
+	f.StringSliceVar(&scopes, "scope", nil, "what it may (`scope`): send, receive, read, token, manage; again for more (default send)")
 	f.StringSliceVar(&n.Sources, "source", nil, "`network` it may come from, as a CIDR; again for more (default anywhere)")
 	f.StringVar(&until, "not-after", "", "`date` at which it ends, or a duration from now: 90d")
 	return cmd

@@ -107,7 +107,7 @@ func arrivalShow(c *cli) *cobra.Command {
 	}
 }
 
-func (p *printer) arrival(a client.Arrival) {
+func (p *printer) arrival(a client.FullArrival) {
 	p.fields("ID", string(a.ID), "State", string(a.State), "Mailbox", string(a.Mailbox), "Folder", oneLine(a.Folder), "Noticed", date(&a.NoticedAt), "Received", date(&a.ReceivedAt),
 		"From", senders(a.From), "To", senders(a.To), "Cc", senders(a.Cc), "Subject", oneLine(a.Subject), "Message-ID", oneLine(a.MessageID), "Size", strconv.FormatInt(a.Size, 10)+" bytes",
 		"Automatic", oneLine(a.Auto), "Not read", oneLine(a.Unparsed))

@@ -30,7 +30,7 @@ type KeyInput struct {
 	NotAfter *time.Time
 }
 
-var scopes = []mailgrant.Scope{mailgrant.ScopeSend, mailgrant.ScopeRead, mailgrant.ScopeToken, mailgrant.ScopeManage}
+var scopes = []mailgrant.Scope{mailgrant.ScopeSend, mailgrant.ScopeReceive, mailgrant.ScopeRead, mailgrant.ScopeToken, mailgrant.ScopeManage}
 
 // IssueKey makes a key for an app. The secret is the only copy of its text.
 func (a *Access) IssueKey(ctx context.Context, org, app mailgrant.ID, in KeyInput) (mailgrant.Key, mailgrant.Secret, error) {
@@ -77,7 +77,7 @@ func (in *KeyInput) check(now time.Time) error {
 	for i, s := range in.Scopes {
 		if !slices.Contains(scopes, s) {
 			return mailgrant.Errorf(mailgrant.Invalid, nil, "a key has no right called %q", s).
-				Fix("choose from send, read, token, manage").At(at("scopes", i))
+				Fix("choose from send, receive, read, token, manage").At(at("scopes", i))
 		}
 	}
 	for i, s := range in.Sources {

@@ -82,7 +82,7 @@ func (c *call) getArrival() error {
 	if err != nil {
 		return err
 	}
-	out := client.Arrival{Arrival: a}
+	out := client.FullArrival{Arrival: a}
 	if a.Body {
 		r, err := c.Inbox.Body(c.r.Context(), a.Org, a.ID)
 		if err != nil {
@@ -127,7 +127,7 @@ func (c *call) getAttachment() error {
 		return err
 	}
 	n, err := strconv.Atoi(c.args[1])
-	i := slices.IndexFunc(a.Parts, func(p mailgrant.Attachment) bool { return p.N == n })
+	i := slices.IndexFunc(a.Parts, func(p mailgrant.Part) bool { return p.N == n })
 	if err != nil || i < 0 {
 		return mailgrant.Errorf(mailgrant.NotFound, err, "the arrival has no attachment %s", clip(c.args[1])).Fix("the arrival lists what it has: GET /v1/arrivals/%s", a.ID)
 	}

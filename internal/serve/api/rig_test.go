@@ -22,11 +22,13 @@ import (
 	"github.com/mailgrant/mailgrant/internal/check"
 	"github.com/mailgrant/mailgrant/internal/cluster"
 	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/route"
 	"github.com/mailgrant/mailgrant/internal/serve/api"
 	"github.com/mailgrant/mailgrant/internal/store"
+	"github.com/mailgrant/mailgrant/internal/vault"
 	"github.com/mailgrant/mailgrant/internal/vault/vaulttest"
 )
 
@@ -40,6 +42,8 @@ type rig struct {
 	access   *access.Access
 	keeper   *grant.Keeper
 	out      *outbox.Outbox
+	inbox    *inbox.Inbox
+	vault    *vault.Vault
 	api      *api.API
 	door     *httptest.Server // for keys
 	operator *httptest.Server // the operator's own
@@ -165,7 +169,9 @@ func newRig(t testing.TB, opts ...func(*api.Config)) *rig {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.out.Run(run) })
 	t.Cleanup(func() { stop(); wg.Wait() })
-	c := api.Config{Store: r.store, Access: r.access, Outbox: r.out, Router: router, Mailboxes: route.NewMailboxes(r.store, router), Keeper: r.keeper,
+	r.inbox = inbox.New(inbox.Config{Store: r.store, Vault: v, Ways: r.sent, Owner: cluster.Solo{}, Log: log, MessageBytes: 20 << 20})
+	r.vault = v
+	c := api.Config{Store: r.store, Access: r.access, Outbox: r.out, Inbox: r.inbox, Router: router, Mailboxes: route.NewMailboxes(r.store, router), Keeper: r.keeper,
 		Check: func(_ context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report {
 			r.checked.Add(1)
 			s := check.Step{Name: "settings", State: check.Passed, Text: fmt.Sprintf("no message: %v", o.NoSend)}

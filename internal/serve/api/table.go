@@ -113,7 +113,7 @@ func table() []endpoint {
 				param{name: "q", kind: "string", text: "Words that all stand in the addresses, the subject or the Message-ID."},
 				param{name: "order", kind: "string", of: []string{"newest", "oldest"}, text: "Which come first; default newest."})},
 		{method: get, path: "/v1/arrivals/{arrival}", id: "getArrival", scopes: gets, text: "Show a received message with its text",
-			out: client.Arrival{}, status: 200, do: (*call).getArrival},
+			out: client.FullArrival{}, status: 200, do: (*call).getArrival},
 		{method: get, path: "/v1/arrivals/{arrival}/raw", id: "getArrivalRaw", scopes: gets, text: "Give the bytes of a received message",
 			status: 200, also: []string{messageType}, do: (*call).getArrivalRaw},
 		{method: get, path: "/v1/arrivals/{arrival}/attachments/{attachment}", id: "getAttachment", scopes: gets, text: "Give an attachment of a received message by its number, decoded",

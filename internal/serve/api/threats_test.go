@@ -526,7 +526,7 @@ func TestSE10_SecretsAreShownOnceAndNeverAgain(t *testing.T) {
 		if o.method != "GET" || o.ID == "getToken" {
 			continue
 		}
-		path := o.fill(map[string]string{"app": string(app.ID), "registration": string(g.Registration), "grant": string(g.ID), "mailbox": string(r.box.ID), "organization": string(r.org), "submission": "msg_x", "flow": "flw_x", "cause": "unknown"})
+		path := o.fill(map[string]string{"app": string(app.ID), "registration": string(g.Registration), "grant": string(g.ID), "mailbox": string(r.box.ID), "organization": string(r.org), "submission": "msg_x", "arrival": "arr_x", "attachment": "4294967", "flow": "flw_x", "cause": "unknown"})
 		got := r.ask("GET", path, manager, "")
 		for _, secret := range []string{k.Secret, manager, "a-good-secret", "access-token-of-a-test", `"hash"`, `"sealed"`} {
 			if bytes.Contains(bytes.ToLower(got.body), []byte(secret)) {
