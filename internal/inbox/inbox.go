@@ -72,7 +72,7 @@ type Config struct {
 
 	// Push is where the provider of a mailbox may tell of new mail, and what it
 	// must show; "" where it cannot reach us.
-	Push func(mailbox mailgrant.ID) (url, secret string)
+	Push func(m mailgrant.Mailbox) (url, secret string)
 
 	// Steps is told of each step of taking mail; tests stop the world there.
 	Steps func(step string)
@@ -113,7 +113,7 @@ func New(c Config) *Inbox {
 		c.Steps = func(string) {}
 	}
 	if c.Push == nil {
-		c.Push = func(mailgrant.ID) (string, string) { return "", "" }
+		c.Push = func(mailgrant.Mailbox) (string, string) { return "", "" }
 	}
 	run, abort := context.WithCancel(context.Background())
 	return &Inbox{Config: c, now: time.Now, watchers: map[mailgrant.ID]*watcher{}, run: run, abort: abort,

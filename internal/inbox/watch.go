@@ -228,7 +228,7 @@ func (w *watcher) open(ctx context.Context) (*session, error) {
 		return nil, ctx.Err()
 	}
 	defer func() { <-in.opening }()
-	push, secret := in.Push(w.id)
+	push, secret := in.Push(m)
 	s.inbox, err = reader.Open(ctx, way, provider.Reading{Folders: m.Receive.Folders, Since: s.since, Poll: time.Duration(m.Receive.Poll), Max: in.MessageBytes,
 		Known: func(ctx context.Context, l []string) (map[string]bool, error) {
 			return in.Store.SeenRemotes(ctx, w.org, w.id, l)

@@ -28,6 +28,7 @@ func (n *Node) makeAPI() *api.API {
 func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", n.API)
+	mux.HandleFunc("POST "+pushPath+"{org}/{mailbox}", n.servePush)
 	mux.Handle("/", console.New(console.Config{
 		Keeper: n.Keeper, Ping: n.Store.Ping, PublicURL: n.cfg.PublicURL, Version: Version(), TrustedProxies: n.proxies(), Log: n.log,
 	}))

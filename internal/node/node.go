@@ -32,6 +32,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/outbox"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/microsoft"
 	"github.com/mailgrant/mailgrant/internal/route"
 	"github.com/mailgrant/mailgrant/internal/serve/api"
 	"github.com/mailgrant/mailgrant/internal/serve/certs"
@@ -69,6 +70,7 @@ type Node struct {
 	Certs     *certs.Certs
 
 	transports map[string]provider.Transport
+	notices    *microsoft.Notices
 	member     *cluster.Member // nil over SQLite
 	mail       *submission.Server
 	doors      []*door
@@ -88,7 +90,8 @@ func Version() string {
 
 // Open makes all parts and opens the doors; nobody is served before Run.
 func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) {
-	n = &Node{cfg: c, opts: o, log: o.Log, id: mailgrant.NewID(mailgrant.PrefixNode), began: time.Now(), reseal: make(chan struct{}, 1), rest: keysRest}
+	n = &Node{cfg: c, opts: o, log: o.Log, id: mailgrant.NewID(mailgrant.PrefixNode), began: time.Now(), reseal: make(chan struct{}, 1), rest: keysRest,
+		notices: microsoft.NewNotices()}
 	if n.log == nil {
 		n.log = Logger(os.Stderr, c.Log)
 	}

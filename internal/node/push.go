@@ -1,0 +1,63 @@
+package node
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/mailgrant/mailgrant"
+)
+
+// Where Graph tells of new mail: …/notices/graph/ORGANIZATION/MAILBOX.
+const pushPath = "/notices/graph/"
+
+// pushMax bounds what Graph tells at once.
+const pushMax = 1 << 20
+
+// push is where the provider of a mailbox may tell of new mail, and what it must
+// show. Only an https address can be told to one.
+func (n *Node) push(m mailgrant.Mailbox) (url, secret string) {
+	base := strings.TrimSuffix(n.cfg.PublicURL, "/")
+	if !strings.HasPrefix(base, "https://") {
+		return "", ""
+	}
+	return base + pushPath + string(m.Org) + "/" + string(m.ID), n.pushSecret(m.ID)
+}
+
+func (n *Node) pushSecret(mailbox mailgrant.ID) string {
+	return hex.EncodeToString(n.Vault.Hash("graph notice", string(mailbox)))
+}
+
+// servePush hears Graph. A notice for a mailbox that another node reads goes on to
+// it; one without the mailbox's secret wakes nobody.
+func (n *Node) servePush(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, pushMax))
+	if err != nil {
+		status := http.StatusBadRequest
+		if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		w.WriteHeader(status)
+		return
+	}
+	reply, elsewhere := n.notices.Handle(r.URL.Query().Get("validationToken"), body)
+	org, mailbox := mailgrant.ID(r.PathValue("org")), mailgrant.ID(r.PathValue("mailbox"))
+	for _, notice := range elsewhere {
+		if mailbox.Is(mailgrant.PrefixMailbox) && org.Is(mailgrant.PrefixOrganization) && notice.From(n.pushSecret(mailbox)) {
+			n.Inbox.Changed(r.Context(), org, mailbox)
+			break // one is enough to have it read
+		}
+	}
+	if reply.Type != "" {
+		h.Set("Content-Type", reply.Type)
+	}
+	w.WriteHeader(reply.Status)
+	if _, err := io.WriteString(w, reply.Body); err != nil {
+		n.log.Debug("Graph did not hear the answer", "err", err)
+	}
+}
