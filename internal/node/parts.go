@@ -91,7 +91,18 @@ func (n *Node) makeKeeper() *grant.Keeper {
 			go n.Outbox.WakeGrant(context.Background(), org, id)
 			go n.Inbox.LookGrant(context.Background(), org, id)
 		},
+		Connected: n.connected,
 	})
+}
+
+// connected has a mailbox told that its owner consented.
+func (n *Node) connected(ctx context.Context, g mailgrant.Grant, rights []string) {
+	org, err := n.Store.Organization(ctx, g.Org)
+	if err != nil {
+		n.log.Error("a mailbox cannot be told that it was connected", "mailbox", g.Mailbox, "err", err)
+		return
+	}
+	n.Outbox.Connected(ctx, g, org.Name, rights)
 }
 
 // makeMember makes what knows which mailboxes are this node's to work.
@@ -137,7 +148,8 @@ func (n *Node) joinMember() {
 
 func (n *Node) makeReaders() map[string]provider.Reader {
 	m := map[string]provider.Reader{}
-	for _, r := range []provider.Reader{imap.Reader(imap.Config{TLS: n.Egress.TLS, Log: n.log}), pop.Reader(pop.Config{TLS: n.Egress.TLS, Log: n.log})} {
+	for _, r := range []provider.Reader{imap.Reader(imap.Config{TLS: n.Egress.TLS, Log: n.log}), pop.Reader(pop.Config{TLS: n.Egress.TLS, Log: n.log}),
+		microsoft.Reader(microsoft.ReadConfig{Notices: n.notices, Log: n.log})} {
 		m[r.Name] = r
 	}
 	return m
@@ -146,7 +158,7 @@ func (n *Node) makeReaders() map[string]provider.Reader {
 func (n *Node) makeInbox(owner cluster.Owner) *inbox.Inbox {
 	return inbox.New(inbox.Config{
 		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.makeReaders(), Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
-		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Steps: n.opts.Steps,
+		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Push: n.push, Steps: n.opts.Steps,
 	})
 }
 
