@@ -282,7 +282,11 @@ func (s *Store) DeadLetters(ctx context.Context, org, webhook mailgrant.ID, afte
 		q += " AND (mailbox, seq) > (?, ?)"
 		args = append(args, mailbox, seq)
 	}
-	return s.deliveries(ctx, q+" ORDER BY mailbox, seq LIMIT ?", args, limit, func(d mailgrant.Delivery) string { return place(d.Event, d.Mailbox) })
+	l, next, err = s.deliveries(ctx, q+" ORDER BY mailbox, seq LIMIT ?", args, limit, func(d mailgrant.Delivery) string { return place(d.Event, d.Mailbox) })
+	for i := range l {
+		l[i].State, l[i].RetryAt = mailgrant.DeliveryDead, nil
+	}
+	return l, next, err
 }
 
 func (s *Store) deliveries(ctx context.Context, q string, args []any, limit int, end func(mailgrant.Delivery) string) (l []mailgrant.Delivery, next string, err error) {
@@ -341,6 +345,7 @@ type Telling struct {
 	TakenAt      time.Time
 	Wait         []WaitingEvent    // to be kept, or changed
 	Done         []mailgrant.Event // wait no more, nor are they dead: Seq and Mailbox
+	Expire       time.Time         // what has waited since before is dead; zero: nothing
 	Replay       *Replay           // moved
 	ReplayDone   bool              // to its end
 	Deliveries   []mailgrant.Delivery
@@ -393,6 +398,12 @@ func (s *Store) telling(t Telling) (stmts []stmt) {
 		stmts = append(stmts, stmt{`INSERT INTO waiting (org, webhook, mailbox, seq, dead, attempts, since, due_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (webhook, dead, mailbox, seq) DO UPDATE SET attempts = excluded.attempts, since = excluded.since, due_at = excluded.due_at, doc = excluded.doc`,
 			[]any{org, hook, string(w.Event.Mailbox), w.Event.Seq, flag(w.Dead), int64(w.Attempts), micros(w.Since), micros(w.DueAt), optional(w.Last)}})
+	}
+	if !t.Expire.IsZero() {
+		stmts = append(stmts, stmt{`INSERT INTO waiting (org, webhook, mailbox, seq, dead, attempts, since, due_at, doc)
+			SELECT org, webhook, mailbox, seq, 1, attempts, since, due_at, doc FROM waiting WHERE webhook = ? AND dead = 0 AND since < ? AND org = ?
+			ON CONFLICT (webhook, dead, mailbox, seq) DO NOTHING`, []any{hook, micros(t.Expire), org}},
+			stmt{"DELETE FROM waiting WHERE webhook = ? AND dead = 0 AND since < ? AND org = ?", []any{hook, micros(t.Expire), org}})
 	}
 	if r := t.Replay; r != nil && t.ReplayDone {
 		stmts = append(stmts, stmt{"DELETE FROM replays WHERE webhook = ? AND id = ? AND org = ?", []any{hook, string(r.ID), org}})

@@ -1,0 +1,323 @@
+package webhook
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/store"
+	"github.com/mailgrant/mailgrant/internal/vault"
+)
+
+const (
+	secretPrefix = "whsec_"
+	secretBytes  = 32
+
+	// BothFor is how long the secret before signs too after a rotation, where nobody
+	// says otherwise; bothMax the longest.
+	BothFor = 24 * time.Hour
+	bothMax = 30 * 24 * time.Hour
+
+	urlMax   = 2000
+	nameMax  = 100
+	kindsMax = 100
+)
+
+func newSecret() mailgrant.Secret {
+	b := make([]byte, secretBytes)
+	rand.Read(b) // never fails: crypto/rand
+	return mailgrant.NewSecret(secretPrefix + base64.StdEncoding.EncodeToString(b))
+}
+
+func (t *Teller) placeOf(w mailgrant.Webhook) vault.Place {
+	return vault.Place{Org: w.Org, Table: "webhooks", Column: "secret", Row: w.ID}
+}
+
+// target opens the secrets of a webhook.
+func (t *Teller) target(ctx context.Context, w mailgrant.Webhook) (target, error) {
+	s, err := t.Store.WebhookSecrets(ctx, w.Org, w.ID)
+	if err != nil {
+		return target{}, err
+	}
+	to := target{url: w.URL, full: w.Full, both: s.BothUntil}
+	sealed := [][]byte{s.Sealed}
+	if s.Previous != nil && t.now().Before(s.BothUntil) {
+		sealed = append(sealed, s.Previous)
+	}
+	for _, b := range sealed {
+		plain, err := t.Vault.Open(t.placeOf(w), b)
+		if err != nil {
+			return target{}, err
+		}
+		to.secrets = append(to.secrets, mailgrant.NewSecret(string(plain)))
+	}
+	to.signers, err = signersOf(to.secrets)
+	return to, err
+}
+
+// Create makes a webhook, and gives its secret this once.
+func (t *Teller) Create(ctx context.Context, w mailgrant.Webhook) (mailgrant.Webhook, mailgrant.Secret, error) {
+	w.ID = mailgrant.NewID(mailgrant.PrefixWebhook)
+	w.CreatedAt = t.now().UTC().Truncate(time.Microsecond)
+	w.UpdatedAt = w.CreatedAt
+	if err := t.check(ctx, &w); err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	secret := newSecret()
+	sealed, err := t.Vault.Seal(t.placeOf(w), []byte(secret.Reveal()))
+	if err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	if err := t.Store.CreateWebhook(ctx, w, sealed); err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	t.Look(w.Org, w.ID)
+	w, err = t.Store.Webhook(ctx, w.Org, w.ID)
+	return w, secret, err
+}
+
+// Update changes the settings of a webhook, and whether it is switched off.
+func (t *Teller) Update(ctx context.Context, w mailgrant.Webhook) (mailgrant.Webhook, error) {
+	w.UpdatedAt = t.now().UTC().Truncate(time.Microsecond)
+	if err := t.check(ctx, &w); err != nil {
+		return w, err
+	}
+	if err := t.Store.UpdateWebhook(ctx, w); err != nil {
+		return w, err
+	}
+	t.Look(w.Org, w.ID)
+	return t.Store.Webhook(ctx, w.Org, w.ID)
+}
+
+// Delete removes a webhook and all that waits for it.
+func (t *Teller) Delete(ctx context.Context, org, id mailgrant.ID) error {
+	if err := t.Store.DeleteWebhook(ctx, org, id); err != nil {
+		return err
+	}
+	t.Look(org, id)
+	return nil
+}
+
+// Rotate gives a webhook a new secret. For a while the one before signs too.
+func (t *Teller) Rotate(ctx context.Context, org, id mailgrant.ID, both time.Duration) (mailgrant.Webhook, mailgrant.Secret, error) {
+	if both < 0 || both > bothMax {
+		return mailgrant.Webhook{}, mailgrant.Secret{}, mailgrant.Errorf(mailgrant.Invalid, nil, "two secrets cannot sign for %v", both).
+			Fix("let both sign for 0 to %d hours; 24 is usual", int(bothMax.Hours())).At("both_for")
+	}
+	w, err := t.Store.Webhook(ctx, org, id)
+	if err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	secret := newSecret()
+	sealed, err := t.Vault.Seal(t.placeOf(w), []byte(secret.Reveal()))
+	if err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	if err := t.Store.RotateWebhook(ctx, org, id, sealed, t.now().Add(both)); err != nil {
+		return w, mailgrant.Secret{}, err
+	}
+	t.Look(org, id)
+	w, err = t.Store.Webhook(ctx, org, id)
+	return w, secret, err
+}
+
+// Test posts an event of the kind webhook.test, beside all others, and says what
+// came of it.
+func (t *Teller) Test(ctx context.Context, org, id mailgrant.ID) (mailgrant.Delivery, error) {
+	w, err := t.Store.Webhook(ctx, org, id)
+	if err != nil {
+		return mailgrant.Delivery{}, err
+	}
+	to, err := t.target(ctx, w)
+	if err != nil {
+		return mailgrant.Delivery{}, err
+	}
+	e := mailgrant.Event{Org: org, Kind: "webhook.test", At: t.now().UTC(), Subject: id, App: w.App}
+	d := mailgrant.Delivery{ID: mailgrant.NewID(mailgrant.PrefixDelivery), Org: org, Webhook: id, Kind: e.Kind, N: 1, State: mailgrant.DeliveryTaken}
+	out := t.post(ctx, to, d.ID, e)
+	d.At, d.Took, d.Status, d.Answer, d.Error = out.at, out.took, out.status, out.answer, out.err
+	if !out.taken() {
+		d.State = mailgrant.DeliveryRefused
+	}
+	if out.blocked { // as with any other event
+		if err := t.Store.AddEvent(ctx, eventOf(org, id, "webhook.blocked", map[string]string{"host": hostOf(w.URL)})); err != nil {
+			return d, err
+		}
+	}
+	return d, t.Store.AddDelivery(ctx, d)
+}
+
+// A Span says what is to be told once more. One of the fields, or two of a kind.
+type Span struct {
+	From, To         int64 // seq, both included; To 0 = up to now
+	Since, Until     time.Time
+	Delivery         mailgrant.ID
+	DeadLetters      bool
+	HasFrom, HasTime bool
+}
+
+// Replay has a webhook told once more of events that it may have been told of, and
+// says how many of the log or of the dead letters those are at most.
+func (t *Teller) Replay(ctx context.Context, org, id mailgrant.ID, s Span) (int64, error) {
+	w, err := t.Store.Webhook(ctx, org, id)
+	if err != nil {
+		return 0, err
+	}
+	if w.State == mailgrant.WebhookDisabled {
+		return 0, mailgrant.Errorf(mailgrant.Conflict, nil, "the webhook %s is switched off", w.Name).Fix("switch it on first: mailgrant webhook change %s --enable", id)
+	}
+	if s.DeadLetters {
+		n, err := t.Store.ReplayDead(ctx, org, id)
+		if err == nil {
+			t.Look(org, id)
+		}
+		return n, err
+	}
+	r := store.Replay{ID: mailgrant.NewID("rpl"), Position: s.From - 1, Until: s.To}
+	if err := t.span(ctx, w, s, &r); err != nil {
+		return 0, err
+	}
+	last, err := t.Store.LastEvent(ctx, org)
+	if err != nil {
+		return 0, err
+	}
+	if r.Until == 0 || r.Until > last {
+		r.Until = last
+	}
+	r.Position = max(r.Position, 0)
+	if r.Until <= r.Position {
+		return 0, mailgrant.Errorf(mailgrant.Invalid, nil, "there are no events in that span").Fix("look at the log: mailgrant events").At("from")
+	}
+	if err := t.Store.AddReplay(ctx, org, id, r); err != nil {
+		return 0, err
+	}
+	t.Look(org, id)
+	return r.Until - r.Position, nil
+}
+
+// span finds the numbers of what is asked for.
+func (t *Teller) span(ctx context.Context, w mailgrant.Webhook, s Span, r *store.Replay) (err error) {
+	switch {
+	case s.Delivery != "":
+		seq, err := t.eventOf(ctx, w, s.Delivery)
+		r.Position, r.Until = seq-1, seq
+		return err
+	case s.HasTime:
+		if r.Position, err = t.Store.EventBefore(ctx, w.Org, s.Since); err != nil {
+			return err
+		}
+		if !s.Until.IsZero() {
+			if r.Until, err = t.Store.EventBefore(ctx, w.Org, s.Until); err == nil && r.Until == 0 {
+				r.Until = -1
+			}
+		}
+		return err
+	case s.HasFrom:
+		return nil
+	}
+	return mailgrant.Errorf(mailgrant.Invalid, nil, "it is not said what is to be told once more").
+		Fix("give a time or number to begin with, a delivery, or dead letters").At("from")
+}
+
+// idDrift is how far the time in the id of a delivery may be from where its event
+// stands in the log.
+const idDrift = 5 * time.Second
+
+// eventOf finds the event of a delivery: by the log of tries, and when it is no
+// more there, by the time in its id.
+func (t *Teller) eventOf(ctx context.Context, w mailgrant.Webhook, id mailgrant.ID) (int64, error) {
+	d, err := t.Store.Delivered(ctx, w.Org, w.ID, id)
+	if err == nil && d.Event > 0 {
+		return d.Event, nil
+	}
+	at := id.Time()
+	if !id.Is(mailgrant.PrefixDelivery) || at.IsZero() {
+		return 0, store.Absent("delivery", id)
+	}
+	after, err := t.Store.EventBefore(ctx, w.Org, at.Add(-idDrift))
+	for err == nil {
+		var l []mailgrant.Event
+		l, err = t.Store.Events(ctx, w.Org, store.EventFilter{After: after, Limit: 500})
+		for _, e := range l {
+			if deliveryID(w.ID, e) == id {
+				return e.Seq, nil
+			}
+			after = e.Seq
+		}
+		if len(l) == 0 || l[len(l)-1].At.After(at.Add(idDrift)) {
+			break
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return 0, store.Absent("delivery", id)
+}
+
+// check sees to it that the settings of a webhook can work.
+func (t *Teller) check(ctx context.Context, w *mailgrant.Webhook) error {
+	invalid := func(at, fix, format string, args ...any) error {
+		return mailgrant.Errorf(mailgrant.Invalid, nil, format, args...).Fix("%s", fix).At(at)
+	}
+	w.Name = strings.TrimSpace(w.Name)
+	if w.Name == "" || len(w.Name) > nameMax || strings.ContainsFunc(w.Name, func(r rune) bool { return r < ' ' || r == 0x7f }) || mailgrant.ID(w.Name).Is(mailgrant.PrefixWebhook) {
+		return invalid("name", "give it one line of up to 100 letters, such as cases", "the webhook has no name that can be used")
+	}
+	if err := t.checkURL(w.URL); err != nil {
+		return err
+	}
+	if len(w.Kinds) > kindsMax {
+		return invalid("kinds", "use patterns such as arrival.*", "more than %d kinds of events are named", kindsMax)
+	}
+	for _, k := range w.Kinds {
+		if !kindLike(k) {
+			return invalid("kinds", "write it like submission.failed or arrival.*", "%q is not a kind of event", k)
+		}
+	}
+	if w.Connections < 0 || w.Connections > connectionsMax {
+		return invalid("connections", "leave it out for 4", "a webhook has 1 to %d connections", connectionsMax)
+	}
+	for _, id := range w.Mailboxes {
+		if _, err := t.Store.Mailbox(ctx, w.Org, id); err != nil {
+			return err
+		}
+	}
+	if w.App != "" {
+		if _, err := t.Store.App(ctx, w.Org, w.App); err != nil {
+			return err
+		}
+	}
+	slices.Sort(w.Kinds)
+	w.Kinds = slices.Compact(w.Kinds)
+	return nil
+}
+
+func (t *Teller) checkURL(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Fragment != "" || len(address) > urlMax || u.Scheme != "http" && u.Scheme != "https" {
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "the URL of the webhook is none that can be posted to").Fix("write it like https://app.example.com/hooks/mail").At("url")
+	}
+	if t.May == nil {
+		return nil
+	}
+	if err := t.May(u); err != nil {
+		e := *mailgrant.AsError(err)
+		e.Code, e.Field = mailgrant.Invalid, "url"
+		return &e
+	}
+	return nil
+}
+
+// kindLike says whether s looks like a kind of events, or a pattern of them.
+func kindLike(s string) bool {
+	s, star := strings.CutSuffix(s, "*")
+	if s == "" {
+		return star
+	}
+	return len(s) <= 60 && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && r != '.' && r != '_' })
+}
