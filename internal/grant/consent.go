@@ -151,6 +151,7 @@ func (k *Keeper) accept(ctx context.Context, s situation, sec secrets, a oauth.A
 	}
 	k.forget(g.ID)
 	k.cache.put(key{g.Org, g.ID, s.plan.Resources[0]}, newCached(a.Token(s.plan.Resources[0]), g.Registration, k.Now()))
+	k.Connected(context.WithoutCancel(ctx), g, rights(s))
 	return k.Store.Grant(ctx, g.Org, g.ID)
 }
 

@@ -569,3 +569,23 @@ func TestConsentIsNotBegunWithoutCredential(t *testing.T) {
 		t.Errorf("a public client: %v", err)
 	}
 }
+
+// TestOA04MailboxIsToldThatItWasConnected: each consent is told of, and nothing
+// else is.
+func TestOA04MailboxIsToldThatItWasConnected(t *testing.T) {
+	h := newHouse(t)
+	g := h.pending(alex, mailgrant.FlowCode, mailgrant.MailboxOwn)
+	if _, err := h.consent(g, mallory); err == nil || len(h.told) > 0 {
+		t.Fatalf("the wrong account: %v, told %q", err, h.told)
+	}
+	for range 2 {
+		_, err := h.consent(g, alex)
+		h.must(err)
+	}
+	h.pass(2 * time.Hour)
+	_, err := h.token(g)
+	h.must(err)
+	if len(h.told) != 2 || !strings.HasPrefix(h.told[0], alex+": send mail as this mailbox, ") {
+		t.Errorf("told %q", h.told)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ type house struct {
 	ahead  time.Duration // of the keeper's clock
 	opened []string      // tokens that Prove was shown
 	prove  error
+	told   []string // that they were connected
 }
 
 func newHouse(t testing.TB) *house {
@@ -85,6 +87,11 @@ func (h *house) keeper(node mailgrant.ID) *grant.Keeper {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			return time.Now().Add(h.ahead)
+		},
+		Connected: func(_ context.Context, g mailgrant.Grant, rights []string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.told = append(h.told, g.Mailbox+": "+strings.Join(rights, ", "))
 		},
 		Prove: func(ctx context.Context, w provider.Way) error {
 			tok, err := w.Token(ctx, "", false)

@@ -53,6 +53,10 @@ type Config struct {
 	// waits for it can look again. It must not block.
 	Changed func(org, grant mailgrant.ID)
 
+	// Connected hears that a person gave a consent here, and to what in words: the
+	// mailbox is to be told, lest somebody was talked into it. OA-04.
+	Connected func(ctx context.Context, g mailgrant.Grant, rights []string)
+
 	Log *slog.Logger
 	Now func() time.Time
 }
@@ -81,6 +85,9 @@ func NewKeeper(c Config) *Keeper {
 	}
 	if c.Changed == nil {
 		c.Changed = func(org, grant mailgrant.ID) {}
+	}
+	if c.Connected == nil {
+		c.Connected = func(context.Context, mailgrant.Grant, []string) {}
 	}
 	k := &Keeper{Config: c}
 	k.cache.init()

@@ -65,6 +65,34 @@ func (o *Outbox) notice(ctx context.Context, held mailgrant.Mailbox, f mailgrant
 	}
 }
 
+// Connected tells a mailbox that it was connected, and to what its owner has said
+// yes: one who was talked into it finds out. Where no other mailbox works, it
+// writes to itself. OA-04.
+func (o *Outbox) Connected(ctx context.Context, g mailgrant.Grant, organization string, rights []string) {
+	by, err := o.other(ctx, mailgrant.Mailbox{Org: g.Org})
+	if err != nil {
+		var own []mailgrant.Mailbox
+		if own, err = o.Store.MailboxesByGrant(ctx, g.Org, g.ID); err == nil && len(own) == 0 {
+			return // there is none yet; the event says it
+		}
+		if err == nil {
+			by = own[0]
+		}
+	}
+	if err == nil {
+		text := fmt.Sprintf("%s was connected to mailgrant at %s, for %s, by signing in as %s.\r\n\r\nmailgrant may now:\r\n- %s\r\n\r\n"+
+			"If this was not you, or not meant, ask whoever runs mailgrant to disconnect it, and take the consent back at your provider.\r\n",
+			g.Mailbox, o.PublicURL, organization, g.Subject.Address, strings.Join(rights, "\r\n- "))
+		msg := strings.Join([]string{"From: mailgrant <" + by.Address + ">", "To: <" + g.Mailbox + ">",
+			"Subject: Your mailbox was connected to mailgrant", "Auto-Submitted: auto-generated", "MIME-Version: 1.0",
+			"Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "", text}, "\r\n")
+		err = o.inside(ctx, by, g.Mailbox, []byte(msg))
+	}
+	if err != nil {
+		o.Log.Error("a mailbox cannot be told that it was connected", "mailbox", g.Mailbox, "err", err)
+	}
+}
+
 // other is a working mailbox that is not m: System first, then Global.
 func (o *Outbox) other(ctx context.Context, m mailgrant.Mailbox) (mailgrant.Mailbox, error) {
 	for _, role := range []mailgrant.MailboxRole{mailgrant.RoleSystem, mailgrant.RoleGlobal} {
