@@ -3,6 +3,7 @@ package imap
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -67,7 +68,7 @@ func parse(line []byte) (response, error) {
 	if len(word) == 0 || len(word) > 20 {
 		return r, errGarbled
 	}
-	r.kind = strings.ToUpper(string(word))
+	r.kind = upper(word)
 	if r.tag != "" && r.kind != "OK" && r.kind != "NO" && r.kind != "BAD" {
 		return r, errGarbled
 	}
@@ -76,6 +77,23 @@ func parse(line []byte) (response, error) {
 		r.readText()
 	}
 	return r, nil
+}
+
+// usualWords are those that need no memory of their own.
+var usualWords = func() map[string]string {
+	m := map[string]string{}
+	for _, w := range []string{"OK", "NO", "BAD", "BYE", "FETCH", "EXISTS", "RECENT", "EXPUNGE", "SEARCH", "LIST", "UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "BODY[]"} {
+		m[w] = w
+	}
+	return m
+}()
+
+// upper is a word in capitals.
+func upper(word []byte) string {
+	if w, ok := usualWords[string(word)]; ok {
+		return w
+	}
+	return strings.ToUpper(string(word))
 }
 
 func cutWord(b []byte) (word, rest []byte) {
@@ -134,27 +152,34 @@ func (s *scanner) expect(c byte) {
 }
 
 // atom is a word up to a space or bracket.
-func (s *scanner) atom() string {
-	i := bytes.IndexAny(s.b, " ()\"\n")
-	if i < 0 {
-		i = len(s.b)
+func (s *scanner) atom() string { return string(s.word()) }
+
+func (s *scanner) word() []byte {
+	i := 0
+	for i < len(s.b) && s.b[i] != ' ' && s.b[i] != '(' && s.b[i] != ')' && s.b[i] != '"' && s.b[i] != '\n' {
+		i++
 	}
 	if i == 0 {
 		s.fail()
-		return ""
+		return nil
 	}
-	a := string(s.b[:i])
+	a := s.b[:i]
 	s.b = s.b[i:]
 	return a
 }
 
 // number is one of 32 bits; what is none, or a larger one, is a mistake.
 func (s *scanner) number() uint32 {
-	n, ok := number(s.atom())
-	if !ok {
-		s.fail()
+	n, i := uint64(0), 0
+	for ; i < len(s.b) && s.b[i] >= '0' && s.b[i] <= '9' && n <= math.MaxUint32; i++ {
+		n = 10*n + uint64(s.b[i]-'0')
 	}
-	return n
+	if i == 0 || n > math.MaxUint32 || i < len(s.b) && s.b[i] != ' ' && s.b[i] != ')' {
+		s.fail()
+		return 0
+	}
+	s.b = s.b[i:]
+	return uint32(n)
 }
 
 // str is a string in any form; known is false for NIL.
@@ -239,7 +264,7 @@ func (s *scanner) pass() {
 	case len(s.b) > 1 && (s.b[0] == '{' || s.b[0] == '~' && s.b[1] == '{'):
 		s.literal()
 	default:
-		s.atom()
+		s.word()
 	}
 }
 
@@ -313,14 +338,14 @@ func (s *scanner) item() string {
 			s.fail()
 			return ""
 		}
-		name := strings.ToUpper(string(s.b[:end+1]))
+		name := upper(s.b[:end+1])
 		if s.b = s.b[end+1:]; s.take('<') { // a part from somewhere on
 			s.atom()
 			name += "<>"
 		}
 		return name
 	}
-	return strings.ToUpper(s.atom())
+	return upper(s.word())
 }
 
 // size is a number that may be larger than 32 bits. Servers have given -1; that

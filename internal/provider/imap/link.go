@@ -39,6 +39,9 @@ type link struct {
 	left int              // of floodMax
 	body *literal         // what must be read before the next answer
 	tags int
+
+	bodies   bool          // messages have been asked for
+	patience time.Duration // with a message, besides what its size takes
 }
 
 // idle gives back what is not needed until the next answer.
@@ -184,8 +187,8 @@ func (l *link) finish(fetch bool) (*literal, error) {
 		if !ok {
 			return nil, nil
 		}
-		if fetch && endsInBody(head) {
-			return &literal{l: l, n: n, left: n}, nil
+		if fetch && l.bodies && endsInBody(head) {
+			return &literal{l: l, n: n, left: n, wait: l.patience + time.Duration(n/slowest)*time.Second}, nil
 		}
 		if n > literalMax {
 			return nil, errFlood
@@ -229,6 +232,7 @@ type literal struct {
 	l    *link
 	n    int64 // as announced
 	left int64
+	wait time.Duration // that we still have for the server; who reads may take any time
 	err  error
 	end  func() error // looks at what comes behind the last byte
 }
@@ -252,16 +256,19 @@ func (b *literal) Read(p []byte) (int, error) {
 	}
 	l := b.l
 	n := 0
-	switch {
-	case l.r < l.w:
-		n = copy(p, l.buf[l.r:min(l.w, l.r+int(min(b.left, readAhead)))])
-		l.r += n
-	case len(p) >= readAhead/2: // past the buffer
+	if l.r == l.w && len(p) >= readAhead/2 { // past the buffer
+		began := b.begin()
 		n, b.err = l.conn.Read(p[:min(int64(len(p)), b.left)])
-	default:
-		if b.err = l.fill(); b.err == nil {
-			n = copy(p, l.buf[:min(l.w, int(min(b.left, readAhead)))])
-			l.r = n
+		b.wait -= time.Since(began)
+	} else {
+		if l.r == l.w {
+			began := b.begin()
+			b.err = l.fill()
+			b.wait -= time.Since(began)
+		}
+		if b.err == nil {
+			n = copy(p, l.buf[l.r:min(l.w, l.r+int(min(b.left, readAhead)))])
+			l.r += n
 		}
 	}
 	b.left -= int64(n)
@@ -276,9 +283,17 @@ func (b *literal) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
+// begin gives the server the time that it still has.
+func (b *literal) begin() time.Time {
+	now := time.Now()
+	b.l.conn.SetReadDeadline(now.Add(max(b.wait, time.Millisecond)))
+	return now
+}
+
 // tail reads the answer on to its end.
 func (b *literal) tail() error {
 	l := b.l
+	b.begin()
 	l.line = append(l.line[:0], "* 0 FETCH (X \"\""...) // what stood before has been read
 	if err := l.readLine(); err != nil {
 		return err
@@ -319,8 +334,10 @@ func (l *link) tag() string {
 	return "A" + strconv.Itoa(l.tags)
 }
 
+// close ends it without TLS's farewell, which a server that does not read would
+// keep us waiting with.
 func (l *link) close() {
-	l.conn.Close()
+	l.raw.Close()
 	l.r = l.w
 	l.idle()
 	l.body = nil

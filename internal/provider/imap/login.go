@@ -94,7 +94,7 @@ func (s *session) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.link = &link{raw: conn, conn: conn}
+	s.link = &link{raw: conn, conn: conn, patience: s.c.limits.command}
 	defer s.link.closeWith(ctx)()
 	if set.IMAPSecurity != "starttls" {
 		if err := s.secure(ctx); err != nil {

@@ -122,6 +122,8 @@ func (s *session) readSome(t *tracked, p *page) error {
 			batch = append(batch, wanted{fetched: f})
 		}
 	}
+	s.link.bodies = true
+	defer func(l *link) { l.bodies = false }(s.link)
 	sent, bytes := 0, p.bytes
 	done := func(uid uint32) {
 		for len(*list) > 0 && (*list)[0] <= uid {
@@ -248,16 +250,17 @@ func (s *session) give(t *tracked, w *wanted, p *page, done func()) error {
 		if err != nil {
 			return err
 		}
-		if s.link.body != nil && s.link.body.n > max(s.reading.Max, beyond)+beyond && s.reading.Max > 0 && (given || f.uid != 0 && f.uid != w.uid) {
-			return errFlood
-		}
 		if given || !f.here && !f.whole || f.uid != 0 && f.uid != w.uid {
+			if err := s.boundBody(r); err != nil {
+				return err
+			}
 			continue
 		}
 		given = true
 		if err := s.body(t, w, in, f, p, done); err != nil {
 			return err
 		}
+		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
 	}
 }
 
@@ -284,10 +287,8 @@ func (s *session) body(t *tracked, w *wanted, in provider.Incoming, f fetched, p
 		if b.n > s.reading.Max+beyond {
 			return errFlood // nobody waits for the rest
 		}
-		s.link.conn.SetReadDeadline(s.patience(b.n))
 		return nil
 	}
-	s.link.conn.SetReadDeadline(s.patience(b.n))
 	b.end = func() error {
 		if rest, err := readFetch(s.tail()); err != nil || rest.uid != 0 && rest.uid != w.uid {
 			return errGarbled
@@ -314,10 +315,6 @@ func (s *session) tail() []byte {
 	return r.rest
 }
 
-func (s *session) patience(n int64) time.Time {
-	return time.Now().Add(s.c.limits.command + time.Duration(n/slowest)*time.Second)
-}
-
 // add gives one message to whoever reads.
 func (p *page) add(in provider.Incoming, n int64) error {
 	if err := p.take(in); err != nil {
@@ -340,8 +337,8 @@ func (s *session) abandon(t *tracked, open []wanted, err error) error {
 		if w.tag == "" {
 			continue
 		}
-		s.link.left = floodMax
-		s.link.conn.SetReadDeadline(s.patience(w.size))
+		s.link.left = floodMax + int(min(w.size, pageBytes))
+		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
 		var no *refused
 		if _, herr := s.hear(w.tag, s.boundBody); herr != nil && !errors.As(herr, &no) {
 			s.hangUp()
@@ -351,11 +348,16 @@ func (s *session) abandon(t *tracked, open []wanted, err error) error {
 	return err
 }
 
-// boundBody refuses to read past what is far too large.
+// boundBody counts the bytes that nobody reads as part of the answer.
 func (s *session) boundBody(response) error {
-	if b := s.link.body; b != nil && s.tooLarge(b.n) && b.n > s.reading.Max+beyond {
+	b := s.link.body
+	if b == nil {
+		return nil
+	}
+	if b.n > int64(s.link.left) {
 		return errFlood
 	}
+	s.link.left -= int(b.n)
 	return nil
 }
 
