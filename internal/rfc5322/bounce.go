@@ -12,6 +12,9 @@ import (
 const (
 	maxBounced    = 500  // recipients of one report: no message of ours has more
 	maxDiagnostic = 1000 // bytes
+
+	qmailBegins = "Hi. This is the "
+	eximBegins  = "This message was created automatically by mail delivery software"
 )
 
 // A bouncing collects what a report says of a message that came back.
@@ -228,8 +231,7 @@ func (d *bouncing) submission(s string) {
 // qmail reads a report in the words of qmail: paragraphs that begin with the
 // address, up to a line of dashes and the message. QSBMF, https://cr.yp.to/proto/qsbmf.txt.
 func (d *bouncing) qmail(text string) bool {
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	if !strings.HasPrefix(text, "Hi. This is the ") {
+	if !strings.HasPrefix(text, qmailBegins) {
 		return false
 	}
 	report := mailgrant.Bounce{}
@@ -242,7 +244,10 @@ func (d *bouncing) qmail(text string) bool {
 		var p string
 		var more bool
 		p, text, more = strings.Cut(text, "\n\n")
-		if head, why, ok := strings.Cut(p, ">:\n"); ok && strings.HasPrefix(head, "<") && !strings.Contains(head, "\n") && len(report.Recipients) < maxBounced {
+		if head, why, ok := strings.Cut(p, ">:\n"); ok && strings.HasPrefix(head, "<") && len(report.Recipients) < maxBounced {
+			if _, not := parseSpec(head[1:]); not != "" {
+				return false
+			}
 			report.Recipients = append(report.Recipients, mailgrant.BounceRecipient{Address: reported(head[1:]), Action: "failed",
 				Status: statusIn(why), Diagnostic: clean(why, maxDiagnostic)})
 		}
@@ -263,8 +268,7 @@ func (d *bouncing) qmail(text string) bool {
 // exim reads a report in the words of Exim before it wrote multipart/report: it
 // names the recipients in a field of its own.
 func (d *bouncing) exim(recipients, text string) bool {
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	if recipients == "" || !strings.HasPrefix(text, "This message was created automatically by mail delivery software") {
+	if recipients == "" || !strings.HasPrefix(text, eximBegins) {
 		return false
 	}
 	d.b = &mailgrant.Bounce{}
@@ -275,7 +279,7 @@ func (d *bouncing) exim(recipients, text string) bool {
 			continue
 		}
 		if _, why, ok := strings.Cut(said, "\n  "+strings.TrimSpace(a)+"\n"); ok {
-			why, _, _ = strings.Cut(why, "\n\n")
+			why = indented(why, "    ")
 			r.Diagnostic = clean(strings.Join(strings.Fields(why), " "), maxDiagnostic)
 			r.Status = statusIn(why)
 		}
@@ -285,4 +289,17 @@ func (d *bouncing) exim(recipients, text string) bool {
 		d.came([]byte(strings.TrimLeft(message, "\n")))
 	}
 	return len(d.b.Recipients) > 0
+}
+
+// indented is the lines at the begin of s that begin with by.
+func indented(s, by string) string {
+	at := 0
+	for strings.HasPrefix(s[at:], by) {
+		n := strings.IndexByte(s[at:], '\n')
+		if n < 0 {
+			return s
+		}
+		at += n + 1
+	}
+	return s[:at]
 }

@@ -156,8 +156,8 @@ func eachField(block []byte, each func(name, v []byte)) {
 
 // head reads the header of a part, and stands at its content then.
 func (w *walker) head(root bool) entity {
-	from := w.start
 	block, cut := w.block()
+	begin := w.begun
 	if cut {
 		w.v.note("a header is larger than 256 KiB, and only its begin was read")
 	}
@@ -170,7 +170,7 @@ func (w *walker) head(root bool) entity {
 		w.v.headed(&e)
 	}
 	if used < len(block) {
-		w.start = from + used
+		w.start = begin + used
 	} else if cut {
 		w.restOfHead()
 	}
@@ -181,12 +181,13 @@ func empty(line []byte) bool {
 	return len(line) > 0 && (line[0] == '\n' || line[0] == '\r' && len(bytes.TrimLeft(line, "\r\n")) == 0)
 }
 
-// block is a header without its empty line. cut says that it is only the first
-// part of it.
+// block is a header without its empty line; it stands at begun. cut says that it
+// is only the first part of it.
 func (w *walker) block() (block []byte, cut bool) {
 	at, seen := 0, 0
 	for {
 		b := w.buf[w.start:w.end]
+		w.begun = w.start
 		i := bytes.IndexByte(b[seen:], '\n')
 		w.work += int64(len(b) - seen)
 		if i >= 0 {

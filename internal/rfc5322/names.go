@@ -27,8 +27,11 @@ func FileName(s string) string {
 	if len(s) >= 2 && s[1] == ':' && (s[0]|0x20 >= 'a' && s[0]|0x20 <= 'z') {
 		s = s[2:]
 	}
-	s = norm.NFC.String(strings.ToValidUTF8(cutText(s, 8*maxFileName), "_"))
-	s = strings.Trim(strings.Map(fileRune, s), " ")
+	if len(s) > 8*maxFileName {
+		s = s[:4*maxFileName] + s[len(s)-4*maxFileName:]
+	}
+	s = strings.Map(fileRune, strings.ToValidUTF8(s, "_"))
+	s = strings.Join(strings.Fields(norm.NFC.String(s)), " ")
 	s = strings.TrimRight(strings.TrimLeft(s, ". "), ". ")
 	if s == "" {
 		return ""
@@ -44,7 +47,7 @@ func FileName(s string) string {
 
 func fileRune(r rune) rune {
 	switch {
-	case r == utf8.RuneError, strings.ContainsRune(`<>:"|?*%`, r):
+	case r == utf8.RuneError, strings.ContainsRune(`<>:"|?*`, r):
 		return '_'
 	case unicode.IsSpace(r), unicode.Is(unicode.Zs, r):
 		return ' '

@@ -25,7 +25,7 @@ type sorter struct {
 	names namer
 
 	at    role
-	file  mailgrant.Attachment
+	file  mailgrant.Part
 	inner []byte // the begin of a message within the message, for its subject
 	asks  bool   // for that
 	whole bool   // its header is over
@@ -42,7 +42,7 @@ func (s *sorter) begin(e *entity) role {
 		return s.at
 	}
 	s.n++
-	s.file = mailgrant.Attachment{N: s.n, Name: FileName(e.name), Type: e.kind, ContentID: e.id, Inline: !e.attached && (e.inline || e.id != "")}
+	s.file = mailgrant.Part{N: s.n, Name: FileName(e.name), Type: e.kind, ContentID: e.id, Inline: !e.attached && (e.inline || e.id != "")}
 	s.asks = e.kind == "message/rfc822" || e.kind == "message/global" || e.kind == "text/rfc822-headers" || e.kind == "message/global-headers" || e.kind == "message/rfc822-headers"
 	return s.at
 }
@@ -92,7 +92,7 @@ func (s *sorter) count(p []byte) {
 }
 
 // end gives the attachment: a message is named after its subject.
-func (s *sorter) end() mailgrant.Attachment {
+func (s *sorter) end() mailgrant.Part {
 	if s.file.Name == "" && (s.file.Type == "message/rfc822" || s.file.Type == "message/global") {
 		s.file.Name = FileName(first(FileName(subjectOf(s.inner)), "message") + ".eml")
 	}
@@ -203,11 +203,11 @@ func (c *collected) end() {
 		s = strings.TrimRight(s, "\ufffd") // half a letter
 	}
 	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\x00", "")
-	if n := c.max - c.out.Len(); len(s) > n {
-		s, c.cut = cutText(s, max(n, 0)), true
-	}
 	if c.out.Len() > 0 && !strings.HasSuffix(c.out.String(), "\n") && c.out.Len() < c.max {
 		c.out.WriteByte('\n')
+	}
+	if n := c.max - c.out.Len(); len(s) > n {
+		s, c.cut = cutText(s, max(n, 0)), true
 	}
 	c.out.WriteString(s)
 	c.raw = c.raw[:0]
@@ -218,16 +218,16 @@ func (c *collected) String() string { return c.out.String() }
 // Part writes the nth attachment to w, decoded, as it comes: no more than a
 // window of it is held. NotFound says that there is no such attachment; other
 // errors are r's and w's.
-func Part(r io.Reader, n int, w io.Writer) (mailgrant.Attachment, error) {
+func Part(r io.Reader, n int, w io.Writer) (mailgrant.Part, error) {
 	p := &onePart{want: n, w: w}
 	if _, _, err := walk(r, p); err != nil {
-		return mailgrant.Attachment{}, err
+		return mailgrant.Part{}, err
 	}
 	if p.err != nil {
-		return mailgrant.Attachment{}, p.err
+		return mailgrant.Part{}, p.err
 	}
 	if !p.over {
-		return mailgrant.Attachment{}, mailgrant.Errorf(mailgrant.NotFound, nil, "the message has no attachment %d", n)
+		return mailgrant.Part{}, mailgrant.Errorf(mailgrant.NotFound, nil, "the message has no attachment %d", n)
 	}
 	return p.got, nil
 }
@@ -236,7 +236,7 @@ type onePart struct {
 	sorter
 	want int
 	w    io.Writer
-	got  mailgrant.Attachment
+	got  mailgrant.Part
 	over bool
 	err  error
 }

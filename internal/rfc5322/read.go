@@ -1,6 +1,7 @@
 package rfc5322
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
@@ -262,7 +263,7 @@ func (m *reader) salvage(k fieldKind, s string, into *[]mailgrant.Address) {
 	} else {
 		name = s
 	}
-	addr = clean(strings.Trim(addr, " \t\"'()[];:,"), maxPath+10)
+	addr = clean(strings.Trim(addr, " \t\"'<>();:,"), maxPath+10)
 	if a, why := parseSpec(addr); why == "" {
 		addr = a.String()
 	}
@@ -394,11 +395,8 @@ func (m *reader) finish() {
 	text := ""
 	switch {
 	case len(m.plain.b) > 0:
-		text = toText(m.plain.charset, m.plain.b)
-		if m.bounce.b == nil && !m.bounce.qmail(text) {
-			m.bounce.exim(m.failed, text)
-		}
-		text = words(text, letters)
+		m.inWords()
+		text = words(m.plain.text(letters), letters)
 	case len(m.html.b) > 0:
 		text = wordsOfHTML(toText(m.html.charset, m.html.b), letters)
 	}
@@ -406,8 +404,49 @@ func (m *reader) finish() {
 	a.Bounce = m.bounce.b
 	m.auto.subject, m.auto.bounce = a.Subject, a.Bounce != nil
 	a.Auto = m.auto.word()
+	m.strange(&m.plain)
+	m.strange(&m.html)
 	a.Unparsed = strings.Join(m.notes, "; ")
 	m.p.Loose = m.loose(text)
+}
+
+// strange notes a character set that is not known.
+func (m *reader) strange(c *capture) {
+	if _, ok := encodingNamed(c.charset); !ok && len(c.b) > 0 {
+		m.note("the character set " + clean(c.charset, 30) + " is not known")
+	}
+}
+
+// inWords looks for a report that is written for people only.
+func (m *reader) inWords() {
+	b := m.plain.b
+	if m.bounce.b != nil || !m.daemon() {
+		return
+	}
+	if bytes.HasPrefix(b, []byte(qmailBegins)) || m.failed != "" && bytes.HasPrefix(b, []byte(eximBegins)) {
+		text := strings.ReplaceAll(toText(m.plain.charset, b), "\r\n", "\n")
+		if !m.bounce.qmail(text) {
+			m.bounce.exim(m.failed, text)
+		}
+	}
+}
+
+// daemon says whether the message claims to come from a mail system.
+func (m *reader) daemon() bool {
+	if m.auto.nobody || len(m.p.From) == 0 {
+		return true
+	}
+	local, _, _ := strings.Cut(strings.ToLower(first(m.p.From[0].Address, m.p.From[0].Name)), "@")
+	return local == "mailer-daemon" || local == "postmaster"
+}
+
+// text is enough of what was captured to find so many letters in.
+func (c *capture) text(letters int) string {
+	b := c.b
+	if n := 8 * letters; len(b) > n {
+		b = b[:n]
+	}
+	return strings.TrimRight(toText(c.charset, b), "\ufffd")
 }
 
 // loose hashes what the same mail keeps on every way. Names are left out, and
