@@ -70,6 +70,10 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 // CloseIdleConnections is found by http.Client's method of the same name.
 func (d *door) CloseIdleConnections() { d.t.CloseIdleConnections() }
 
+// May says whether the rules let a request to u begin. Where its name leads is
+// seen only when it connects.
+func (g *Guard) May(u *url.URL) error { return g.may(u) }
+
 // may judges a URL. Behind a proxy nobody else looks at an address in it.
 func (g *Guard) may(u *url.URL) error {
 	addr := hostPort(u)

@@ -693,7 +693,11 @@ func (l *line) probe(ctx context.Context, now time.Time) {
 // loadRows takes the next events of a lane out of the store. Those that were taken
 // and are not yet away from there are left out.
 func (l *line) loadRows(ctx context.Context, n *lane, now time.Time) {
-	rows, err := l.t.Store.WaitingEvents(ctx, l.org, l.id, n.mailbox, rowBatch)
+	limit := rowBatch
+	if l.down { // one is tried
+		limit = 1 + len(l.gone)
+	}
+	rows, err := l.t.Store.WaitingEvents(ctx, l.org, l.id, n.mailbox, limit)
 	if err != nil {
 		if ctx.Err() == nil {
 			l.t.Log.Warn("read what waits for a webhook", "webhook", l.id, "err", err)
@@ -701,7 +705,7 @@ func (l *line) loadRows(ctx context.Context, n *lane, now time.Time) {
 		l.block(n, now.Add(storeRetry))
 		return
 	}
-	n.rows = len(rows) == rowBatch
+	n.rows = len(rows) == limit
 	for _, w := range rows {
 		if l.gone[row{n.mailbox, w.Event.Seq}] {
 			continue

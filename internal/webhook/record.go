@@ -253,6 +253,9 @@ func (l *line) recheck(ctx context.Context) error {
 		if e.Seq > l.hook.Position {
 			break
 		}
+		if e.At.Before(l.hook.CreatedAt) { // nobody told it of that
+			continue
+		}
 		if took, err := l.tookIt(ctx, l.hook, e); err != nil {
 			return err
 		} else if took && l.hook.Wants(e, l.boxes) {
