@@ -28,11 +28,6 @@ type Reading struct {
 	// for other messages. nil where nobody cares.
 	Gone func(ctx context.Context, remotes []string) error
 
-	// Left tells that these are older than Since and are left alone, so that Known
-	// knows them from now on. For a reader that has to look into a message to see
-	// how old it is. nil where nobody cares.
-	Left func(ctx context.Context, remotes []string) error
-
 	// Push is where the provider may send notices of new mail, "" when it cannot
 	// reach us, and what they must carry.
 	Push, PushSecret string
@@ -42,9 +37,9 @@ type Reading struct {
 type Incoming struct {
 	Remote     string    // unique in the mailbox, and never used for another message
 	Folder     string    //
-	ReceivedAt time.Time // by the provider; zero when it does not say
+	ReceivedAt time.Time // by the provider; zero when it does not say; before Since: to be known from now on, and no more
 	Size       int64     // as the provider says
-	Body       io.Reader // its bytes, until take returns; nil when Err is set or it is too large
+	Body       io.Reader // its bytes, until take returns; nil when Err is set, or it is too large or too old
 	Err        error     // the provider does not give it
 }
 

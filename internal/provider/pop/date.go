@@ -10,33 +10,27 @@ import (
 // headerMax is what is looked at of a header. Section 5 of the threats.
 const headerMax = 256 << 10
 
-// dates looks into a header for when the message came: arrived is what the
-// topmost Received field says, which is the provider's own; newest is the newest
-// date of all Received fields and of Date. Anybody may have written the lower
-// ones, but a wrong one can only make a message look younger, and a younger one
-// is taken. Both are zero where nothing can be read.
-func dates(header []byte) (arrived, newest time.Time) {
-	first := true
+// received looks into a header for when the message came: the newest date of all
+// Received fields and of Date. The topmost Received field is the provider's own;
+// anybody may have written the others, but a wrong one can only make a message look
+// younger, and a younger one is taken. It is zero where nothing can be read.
+func received(header []byte, now time.Time) (newest time.Time) {
 	eachField(header, func(name, value string) {
-		received := strings.EqualFold(name, "Received")
-		if !received && !strings.EqualFold(name, "Date") {
+		switch {
+		case strings.EqualFold(name, "Received"):
+			value = value[strings.LastIndexByte(value, ';')+1:]
+		case !strings.EqualFold(name, "Date"):
 			return
 		}
-		if received {
-			value = value[strings.LastIndexByte(value, ';')+1:]
-		}
 		at, err := mail.ParseDate(strings.TrimSpace(value))
-		if err != nil {
-			at = time.Time{}
-		}
-		if received && first {
-			arrived, first = at, false
-		}
-		if at.After(newest) {
+		if err == nil && at.After(newest) {
 			newest = at
 		}
 	})
-	return arrived, newest
+	if newest.After(now) { // nobody receives mail of tomorrow
+		return now
+	}
+	return newest
 }
 
 // eachField gives the fields of a header, unfolded, up to the empty line.

@@ -24,6 +24,10 @@ const (
 	// ahead is what is looked at of a message's header before it is taken.
 	ahead = 16 << 10
 
+	// drainMax is how large a message may be that was not taken and is read to its
+	// end, so that the session goes on.
+	drainMax = 8 << 20
+
 	// patience is how often a message may be refused for a reason that passes
 	// before it counts as one that the server does not give.
 	patience = 5
@@ -45,7 +49,6 @@ type inbox struct {
 
 	before  map[string]bool // see vanished
 	deleted map[string]bool // unique ids that we deleted and that were not missing yet
-	left    map[string]bool // older than Since; only where nobody keeps it for us
 	refused map[string]int  // how often, by key
 }
 
@@ -120,11 +123,7 @@ func (b *inbox) Next(ctx context.Context, from provider.Cursor, take func(provid
 	}
 	defer b.bound(ctx)()
 	p := page{inbox: b, take: take}
-	err := p.read(ctx)
-	if lerr := p.tellLeft(ctx, 1); err == nil {
-		err = lerr
-	}
-	if err != nil {
+	if err := p.read(ctx); err != nil {
 		return from, false, err
 	}
 	if b.s == nil || b.s.at < len(b.s.listed.entries) {
@@ -141,7 +140,6 @@ type page struct {
 	taken int
 	bytes int64
 	looks int
-	old   []string
 
 	refusals int // one after the other
 }
@@ -167,7 +165,7 @@ func (p *page) read(ctx context.Context) error {
 			if p.s == nil || p.full() {
 				break
 			}
-			if !known[k] && !p.left[k] {
+			if !known[k] {
 				if err := p.one(ctx, all[from+i], k); err != nil {
 					return err
 				}
@@ -197,34 +195,20 @@ func (p *page) one(ctx context.Context, e entry, key string) error {
 		if refused != nil {
 			return p.notGiven(ctx, in, *refused)
 		}
-		arrived, newest := dates(header)
-		if p.older(newest) {
-			return p.leaveAlone(ctx, key)
-		}
-		in.ReceivedAt = arrived
+		in.ReceivedAt = received(header, time.Now())
 	}
-	if p.tooLarge(e.size) {
+	if p.tooLarge(e.size) || p.older(in.ReceivedAt) {
 		p.taken++
-		return p.given(p.take(in))
+		return p.take(in)
 	}
 	return p.retrieve(ctx, e, in)
 }
 
 func (p *page) tooLarge(size int64) bool { return p.r.Max > 0 && size > p.r.Max }
 
-// older compares by the second, which is all that a header has. What has no date
-// counts as new: nothing is lost by taking it.
-func (p *page) older(at time.Time) bool {
-	return !at.IsZero() && at.Before(p.r.Since.Truncate(time.Second))
-}
-
-// given keeps the session only when the message was taken.
-func (p *page) given(err error) error {
-	if err != nil {
-		p.drop()
-	}
-	return err
-}
+// older says that a message is to be left alone: take remembers it and no more.
+// What has no date counts as new: nothing is lost by taking it.
+func (p *page) older(at time.Time) bool { return !at.IsZero() && at.Before(p.r.Since) }
 
 // retrieve lets take read a message. What breaks off half way is not taken.
 func (p *page) retrieve(ctx context.Context, e entry, in provider.Incoming) error {
@@ -244,7 +228,7 @@ func (p *page) retrieve(ctx context.Context, e entry, in provider.Incoming) erro
 	d := newDots(p.s.r, most)
 	body := bufio.NewReaderSize(d, ahead)
 	start, _ := body.Peek(ahead)
-	in.ReceivedAt, _ = dates(start)
+	in.ReceivedAt = received(start, time.Now())
 	in.Body = body
 	err = p.take(in)
 	switch {
@@ -256,7 +240,10 @@ func (p *page) retrieve(ctx context.Context, e entry, in provider.Incoming) erro
 	case d.err != nil && !d.whole():
 		return p.failed(ctx, d.err)
 	case err != nil:
-		return p.given(err)
+		if e.size > drainMax || d.drain() != nil {
+			p.drop()
+		}
+		return err
 	}
 	p.taken, p.bytes, p.refusals = p.taken+1, p.bytes+e.size, 0
 	if err := d.drain(); err != nil {
@@ -289,30 +276,5 @@ func (p *page) notGiven(ctx context.Context, in provider.Incoming, r reply) erro
 	}
 	in.Body, in.Err = nil, p.s.refusedBy(r)
 	p.taken++
-	return p.given(p.take(in))
-}
-
-// leaveAlone remembers that a message is older than what is read.
-func (p *page) leaveAlone(ctx context.Context, key string) error {
-	if p.r.Left == nil {
-		if p.left == nil {
-			p.left = map[string]bool{}
-		}
-		p.left[key] = true
-		return nil
-	}
-	p.old = append(p.old, key)
-	return p.tellLeft(ctx, batch)
-}
-
-// tellLeft tells of what was left alone, once there are so many.
-func (p *page) tellLeft(ctx context.Context, atLeast int) error {
-	if len(p.old) < atLeast {
-		return nil
-	}
-	err := p.r.Left(ctx, p.old)
-	if err == nil {
-		p.old = p.old[:0]
-	}
-	return err
+	return p.take(in)
 }
