@@ -115,6 +115,24 @@ type BounceRecipient struct {
 	Diagnostic string `json:"diagnostic,omitempty"`
 }
 
+// A Move is how a mailbox comes to be read by another protocol. Nothing is taken
+// twice: the same mail is recognised by what stays the same of it.
+type Move struct {
+	Mailbox   ID         `json:"mailbox"`
+	Address   string     `json:"address"`
+	From      string     `json:"from,omitempty"` // protocol; "" it was not read yet
+	To        string     `json:"to"`
+	DryRun    bool       `json:"dry_run,omitempty"`
+	Taken     int        `json:"taken"`    // messages that were taken so far
+	There     int        `json:"there"`    // messages that the other way shows
+	Same      int        `json:"same"`     // of those: taken already
+	New       int        `json:"new"`      // of those: not taken yet, so they will be
+	Moved     bool       `json:"moved"`    // it is read the other way now
+	Verified  bool       `json:"verified"` // all that is there has been taken, once
+	BackUntil *time.Time `json:"back_until,omitempty"`
+	Finding   *Finding   `json:"finding,omitempty"` // what keeps it from being read the other way
+}
+
 // A ReaderState is what the reader of a mailbox is doing.
 type ReaderState string
 

@@ -92,6 +92,18 @@ func (c *Client) ReadAgain(ctx context.Context, arrival mailgrant.ID) error {
 	return c.call(ctx, http.MethodPost, "/v1/arrivals/"+id(arrival)+"/read-again", nil, nil)
 }
 
+// A MoveOrder says how a mailbox is to be read from now on.
+type MoveOrder struct {
+	To     string `json:"to,omitempty"`      // protocol: imap, graph, pop
+	DryRun bool   `json:"dry_run,omitempty"` // only say what would happen
+	Back   bool   `json:"back,omitempty"`    // take the last move back
+}
+
+// Move has a mailbox, by its id or address, read by another protocol.
+func (c *Client) Move(ctx context.Context, mailbox string, o MoveOrder) (mailgrant.Move, error) {
+	return put[mailgrant.Move](ctx, c, http.MethodPost, "/v1/mailboxes/"+url.PathEscape(mailbox)+"/move", o)
+}
+
 // Reader says how the reading of a mailbox goes, by its id or address.
 func (c *Client) Reader(ctx context.Context, mailbox string) (mailgrant.ReaderStatus, error) {
 	return get[mailgrant.ReaderStatus](ctx, c, "/v1/mailboxes/"+url.PathEscape(mailbox)+"/reader")

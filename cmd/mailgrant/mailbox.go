@@ -13,7 +13,7 @@ import (
 
 func newMailbox(c *cli) *cobra.Command {
 	return group("mailbox", "The addresses that mail leaves and comes by",
-		mailboxList(c), mailboxAdd(c), mailboxShow(c), mailboxSet(c), mailboxDelete(c), mailboxResume(c), mailboxReader(c),
+		mailboxList(c), mailboxAdd(c), mailboxShow(c), mailboxSet(c), mailboxDelete(c), mailboxResume(c), mailboxReader(c), mailboxMove(c),
 		mailboxSwitch(c, "enable", false), mailboxSwitch(c, "disable", true))
 }
 

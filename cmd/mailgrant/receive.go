@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/client"
 )
 
 // receiveFlags say how a mailbox is read.
@@ -152,5 +153,63 @@ func mailboxReader(c *cli) *cobra.Command {
 				}
 			})
 		},
+	}
+}
+
+func mailboxMove(c *cli) *cobra.Command {
+	var o client.MoveOrder
+	cmd := &cobra.Command{
+		Use: "move MAILBOX --to PROTOCOL", Short: "Have a mailbox read by another protocol without taking a message twice",
+		Long: `move has a mailbox read by another protocol: it lists what the other way shows,
+recognises what was taken already, switches over, reads all once and counts again.
+
+--dry-run ends after the list. --back takes a move back within a week.`,
+		Args: count(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case o.To == "" && !o.Back:
+				return wrong(cmd, "say where to: --to imap, --to graph or --to pop; or --back")
+			case o.Back && (o.To != "" || o.DryRun):
+				return wrong(cmd, "--back stands alone")
+			}
+			cl, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := cl.Move(cmd.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, r, func(p *printer) { p.moved(r, o) })
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&o.To, "to", "", "read it by this `protocol`: imap, graph, pop")
+	fs.BoolVar(&o.DryRun, "dry-run", false, "only say what would happen")
+	fs.BoolVar(&o.Back, "back", false, "read it again as before the last move")
+	return cmd
+}
+
+func (p *printer) moved(r mailgrant.Move, o client.MoveOrder) {
+	if o.Back {
+		p.line("%s is read by %s again", r.Address, r.To)
+		return
+	}
+	p.line("%d messages were taken by %s so far", r.Taken, r.From)
+	p.line("%d messages are there by %s: %d of them are known, %d will be taken", r.There, r.To, r.Same, r.New)
+	switch {
+	case r.DryRun:
+		p.line("Nothing was changed. To move it: mailgrant mailbox move %s --to %s", r.Address, r.To)
+		return
+	case r.Finding != nil:
+		p.line("It is to be read by %s now, but cannot be:", r.To)
+		p.finding(r.Finding, "  ")
+	case r.Verified:
+		p.line("%s is read by %s now, and all that is there has been taken, once", r.Address, r.To)
+	default:
+		p.line("%s is read by %s from now on; look how it goes: mailgrant mailbox reader %s", r.Address, r.To, r.Address)
+	}
+	if r.BackUntil != nil {
+		p.line("To take it back until %s: mailgrant mailbox move %s --back", date(r.BackUntil), r.Address)
 	}
 }

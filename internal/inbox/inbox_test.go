@@ -384,3 +384,71 @@ Message-ID: `+messageID+`
 --b--
 `, "\n", "\r\n")
 }
+
+// A mailbox moves from POP to IMAP and to Graph without one message being taken
+// twice, and back. R26, R27.
+func TestR26MoveFromPOP(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		const n = 500
+		for i := range n {
+			r.far.deliver(message(fmt.Sprint("m", i)))
+		}
+		synctest.Wait()
+		v := inbox.Mover{Inbox: r.in, Store: r.store}
+		box := func() mailgrant.Mailbox {
+			m, err := r.store.Mailbox(t.Context(), r.box.Org, r.box.ID)
+			must(t, err)
+			return m
+		}
+		time.Sleep(time.Hour)
+		r.far.with(func() { // as Exchange writes it anew
+			for _, m := range r.far.mail {
+				m.text = "X-Exchange: " + m.remotes["imap"] + "\r\n" + m.text
+			}
+		})
+		dry, err := v.Move(t.Context(), box(), "imap", true)
+		must(t, err)
+		if want := (mailgrant.Move{Mailbox: r.box.ID, Address: r.box.Address, From: "pop", To: "imap", DryRun: true, Taken: n, There: n, Same: n}); dry != want {
+			t.Errorf("dry run: %+v", dry)
+		}
+		if m := box(); m.Receive.Protocol != "pop" {
+			t.Errorf("a dry run changed the mailbox: %+v", m.Receive)
+		}
+		for _, to := range []string{"imap", "graph"} {
+			got, err := v.Move(t.Context(), box(), to, false)
+			must(t, err)
+			if !got.Moved || !got.Verified || got.BackUntil == nil || got.Same != got.There {
+				t.Errorf("to %s: %+v", to, got)
+			}
+			r.far.deliver(message("by " + to))
+			synctest.Wait()
+			time.Sleep(time.Hour)
+		}
+		back, err := v.Back(t.Context(), box())
+		must(t, err)
+		if !back.Moved || back.To != "imap" {
+			t.Errorf("back: %+v", back)
+		}
+		r.far.deliver(message("after"))
+		synctest.Wait()
+		if got := len(r.arrivals()); got != n+3 {
+			t.Errorf("%d arrivals, want %d", got, n+3)
+		}
+		if got := r.in.Status(box()).Protocol; got != "imap" {
+			t.Errorf("it is read by %s", got)
+		}
+		if _, err = v.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) {
+			t.Errorf("back twice: %v", err)
+		}
+		got, err := v.Move(t.Context(), box(), "graph", false)
+		must(t, err)
+		time.Sleep(8 * 24 * time.Hour)
+		if _, err = v.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) || !got.Moved {
+			t.Errorf("back after eight days: %v", err)
+		}
+		r.far.with(func() { r.far.can = nil })
+		if _, err = v.Move(t.Context(), box(), "imap", true); !errors.Is(err, mailgrant.Misset) || !strings.Contains(mailgrant.AsError(err).Remedy, "grant begin") {
+			t.Errorf("without a consent for it: %v", err)
+		}
+	}, func(r *rig) { r.box.Receive.Protocol = "pop" })
+}

@@ -192,6 +192,7 @@ func (w *watcher) look() mailgrant.ReaderStatus {
 type memo struct {
 	Began    time.Time `json:"began"`             // when reading began: older mail is left alone, unless it is asked for
 	Switched time.Time `json:"switched,omitzero"` // when the mailbox began to be read another way
+	Before   *before   `json:"before,omitempty"`  // how it was read until then
 }
 
 func (w *watcher) open(ctx context.Context) (*session, error) {
@@ -286,9 +287,7 @@ func Choose(w provider.Way, readers map[string]provider.Reader) (provider.Reader
 
 // begin says from where a session reads.
 func (s *session) begin(pos store.Position, protocol string, now time.Time) {
-	if json.Unmarshal([]byte(pos.Doc), &s.memo) != nil || s.memo.Began.IsZero() {
-		s.memo.Began = now.UTC()
-	}
+	s.memo = memoOf(pos, now)
 	s.cursor = pos.Cursor
 	if pos.Protocol != protocol {
 		s.cursor = ""

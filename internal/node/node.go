@@ -70,6 +70,7 @@ type Node struct {
 	Certs     *certs.Certs
 
 	transports map[string]provider.Transport
+	readers    map[string]provider.Reader
 	notices    *microsoft.Notices
 	member     *cluster.Member // nil over SQLite
 	mail       *submission.Server
@@ -123,7 +124,7 @@ func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) 
 	if n.Egress, err = egress.New(egress.Config{Allow: c.Egress.Allow, CAFile: c.Egress.CAFile, Proxy: c.Egress.Proxy, Log: n.log}); err != nil {
 		return n, err
 	}
-	n.transports = n.makeTransports()
+	n.transports, n.readers = n.makeTransports(), n.makeReaders()
 	n.Router = route.New(n.Store)
 	n.Keeper = n.makeKeeper()
 	n.Mailboxes = route.NewMailboxes(n.Store, n.Router)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -157,7 +158,7 @@ func (n *Node) makeReaders() map[string]provider.Reader {
 
 func (n *Node) makeInbox(owner cluster.Owner) *inbox.Inbox {
 	return inbox.New(inbox.Config{
-		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.makeReaders(), Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
+		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.readers, Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
 		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Push: n.push, Steps: n.opts.Steps,
 	})
 }
@@ -194,6 +195,9 @@ func (n *Node) check(ctx context.Context, m mailgrant.Mailbox, o check.Options, 
 // prove opens a mailbox with a token of a consent that is not kept yet: as far
 // as a check goes without a message.
 func (n *Node) prove(ctx context.Context, w provider.Way) error {
+	if !slices.Contains(w.Grant.Capabilities, mailgrant.CanSMTP) && !slices.Contains(w.Grant.Capabilities, mailgrant.CanAPISend) {
+		return n.proveByReading(ctx, w)
+	}
 	w.Mailbox.Transport = provable(ctx, w)
 	r := check.Run(ctx, n.checkDeps(ways{w}), w.Mailbox, check.Options{NoSend: true}, nil)
 	for _, s := range r.Steps {
@@ -207,6 +211,22 @@ func (n *Node) prove(ctx context.Context, w provider.Way) error {
 		return fmt.Errorf("%s: %w", s.Name, e)
 	}
 	return nil
+}
+
+// proveByReading opens a mailbox that is only to be read.
+func (n *Node) proveByReading(ctx context.Context, w provider.Way) error {
+	if w.Mailbox.Receive == nil {
+		w.Mailbox.Receive = &mailgrant.Receive{Protocol: "auto"}
+	}
+	r, err := inbox.Choose(w, n.readers)
+	if err != nil {
+		return err
+	}
+	box, err := r.Open(ctx, w, provider.Reading{Since: time.Now()})
+	if err != nil {
+		return fmt.Errorf("open the mailbox: %w", err)
+	}
+	return box.Close()
 }
 
 // provable is the transport whose token there is already: a person's consent

@@ -111,6 +111,11 @@ func (s *Store) advance(ctx context.Context, q querier, p Page) error {
 	if err == nil && n == 0 {
 		return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox is read by another, or another way, by now").Fix("nothing is to be done")
 	}
+	if err == nil && p.From.Protocol != "" && p.From.Protocol != p.To.Protocol {
+		// The other way has other names: what was still to be done at the provider by
+		// the old ones is left undone there.
+		_, err = q.exec(ctx, "UPDATE arrivals SET after = 0 WHERE org = ? AND mailbox = ? AND after > 0", string(p.Org), string(p.Mailbox))
+	}
 	return err
 }
 
@@ -305,6 +310,35 @@ const namesAtOnce = 250
 
 // ownSeen are the rows of an organization's mailbox.
 const ownSeen = "mailbox = (SELECT mailbox FROM readings WHERE org = ? AND mailbox = ?)"
+
+// SeenCount is how many messages of a mailbox have been taken.
+func (s *Store) SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error) {
+	n, err := one[int64](ctx, s.eng, "SELECT COUNT(*) FROM seen WHERE "+ownSeen, string(org), string(mailbox))
+	return int(n), err
+}
+
+// SeenLoose says which messages have been taken, by what stays the same of them
+// however they are read.
+func (s *Store) SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error) {
+	out := map[string]bool{}
+	for len(loose) > 0 {
+		part := loose[:min(len(loose), namesAtOnce)]
+		loose = loose[len(part):]
+		args := []any{string(org), string(mailbox)}
+		for _, l := range part {
+			args = append(args, l)
+		}
+		l, err := list(ctx, s.eng, "SELECT DISTINCT loose FROM seen WHERE "+ownSeen+" AND loose IN (?"+strings.Repeat(", ?", len(part)-1)+")", args,
+			func(r rows) (b []byte, err error) { err = r.Scan(&b); return b, err })
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range l {
+			out[string(b)] = true
+		}
+	}
+	return out, nil
+}
 
 // ForgetRemotes forgets names that the provider no longer has and may give again.
 func (s *Store) ForgetRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string) error {

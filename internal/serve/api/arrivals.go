@@ -7,6 +7,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
+	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
@@ -182,6 +183,34 @@ func (c *call) getReader() error {
 		return store.Absent("mailbox", mailgrant.ID(c.args[0]))
 	}
 	return c.reply(c.Inbox.Status(m))
+}
+
+// moveMailbox has a mailbox read by another protocol, or takes that back.
+func (c *call) moveMailbox() error {
+	var s client.MoveOrder
+	if err := c.decode(&s); err != nil {
+		return err
+	}
+	m, err := c.mailbox(c.args[0])
+	if err != nil {
+		return err
+	}
+	v := inbox.Mover{Inbox: c.Inbox, Store: c.Store}
+	var r mailgrant.Move
+	switch {
+	case s.Back && (s.To != "" || s.DryRun):
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "a move is to be taken back, and another one made").Fix("ask for one of both").At("back")
+	case s.Back:
+		r, err = v.Back(c.r.Context(), m)
+	case s.To != "imap" && s.To != "graph" && s.To != "pop":
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "a mailbox cannot be read by %q", clip(s.To)).Fix("use one of: imap, graph, pop").At("to")
+	default:
+		r, err = v.Move(c.r.Context(), m, s.To, s.DryRun)
+	}
+	if err != nil {
+		return err
+	}
+	return c.reply(r)
 }
 
 // received keeps a caller who only receives to what it may follow.

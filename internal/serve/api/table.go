@@ -124,6 +124,8 @@ func table() []endpoint {
 			out: mailgrant.Arrival{}, status: 200, do: (*call).ignoreArrival},
 		{method: post, path: "/v1/arrivals/{arrival}/read-again", id: "readArrivalAgain", scopes: gets, text: "Have a message read once more that its provider did not give",
 			status: 204, do: (*call).readArrivalAgain},
+		{method: post, path: "/v1/mailboxes/{mailbox}/move", id: "moveMailbox", scopes: manages, text: "Have a mailbox read by another protocol without taking a message twice; or look what that would do, or take it back within a week",
+			in: client.MoveOrder{}, out: mailgrant.Move{}, status: 200, do: (*call).moveMailbox},
 		{method: get, path: "/v1/mailboxes/{mailbox}/reader", id: "getReader", scopes: gets, text: "Say how the reading of a mailbox goes",
 			out: mailgrant.ReaderStatus{}, status: 200, do: (*call).getReader},
 

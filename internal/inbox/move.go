@@ -1,0 +1,254 @@
+package inbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/rfc5322"
+	"github.com/mailgrant/mailgrant/internal/store"
+)
+
+// A mailbox is moved from one protocol to another in steps that each can be
+// looked at:
+//
+//	inventory ─▶ (dry run ends here) ─▶ switch ─▶ read all once ─▶ inventory again
+//	                                      └───────── back, within a week ◀──┘
+//
+// The inventory reads all that the other way shows, and says of each message
+// whether it was taken before. So what will happen is known before it does.
+
+// backWithin is how long a move can be taken back.
+const backWithin = 7 * 24 * time.Hour
+
+// before is how a mailbox was read before it was moved.
+type before struct {
+	Protocol string            `json:"protocol"`
+	Cursor   string            `json:"cursor"`
+	Receive  mailgrant.Receive `json:"receive"`
+	Until    time.Time         `json:"until"` // it can be taken back
+}
+
+// A MoveStore is what moving needs besides.
+type MoveStore interface {
+	Store
+	SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error)
+	SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error)
+	UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error
+}
+
+// A Mover moves mailboxes from one protocol to another.
+type Mover struct {
+	Inbox *Inbox
+	Store MoveStore
+}
+
+// Move has a mailbox read by another protocol: nothing is taken twice, nothing is
+// left out. With dry nothing is changed.
+func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry bool) (r mailgrant.Move, err error) {
+	if m.Receive == nil {
+		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is not read, so there is nothing to move", m.Address).
+			Fix("have it read: mailgrant mailbox set %s --receive %s", m.Address, to)
+	}
+	pos, err := v.Store.Position(ctx, m.Org, m.ID)
+	if err != nil {
+		return r, err
+	}
+	r = mailgrant.Move{Mailbox: m.ID, Address: m.Address, From: pos.Protocol, To: to, DryRun: dry}
+	if pos.Protocol == to {
+		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is read by %s already", m.Address, to).Fix("nothing is to be done")
+	}
+	next := m
+	receive := *m.Receive
+	receive.Protocol = to
+	next.Receive = &receive
+	if r.Taken, err = v.Store.SeenCount(ctx, m.Org, m.ID); err != nil {
+		return r, err
+	}
+	if r.There, r.Same, err = v.inventory(ctx, next, pos); err != nil {
+		return r, err
+	}
+	r.New = r.There - r.Same
+	if dry {
+		return r, nil
+	}
+	if err := v.turn(ctx, m, next, pos, &r); err != nil {
+		return r, err
+	}
+	v.verify(ctx, next, &r)
+	return r, nil
+}
+
+// turn switches over. Should the power fail in the middle, the next opening of the
+// mailbox finds another protocol than the position's, which is a switch as well.
+func (v Mover) turn(ctx context.Context, m, next mailgrant.Mailbox, pos store.Position, r *mailgrant.Move) error {
+	now := v.Inbox.now().UTC()
+	old := memoOf(pos, now)
+	until := now.Add(backWithin)
+	doc := memo{Began: old.Began, Switched: now, Before: &before{Protocol: pos.Protocol, Cursor: pos.Cursor, Receive: *m.Receive, Until: until}}
+	if err := v.Store.UpdateMailbox(ctx, next); err != nil {
+		return err
+	}
+	if err := v.place(ctx, m, pos, store.Position{Protocol: next.Receive.Protocol, Doc: doc.text()}); err != nil {
+		return errors.Join(err, v.Store.UpdateMailbox(ctx, m))
+	}
+	r.Moved, r.BackUntil = true, &until
+	return nil
+}
+
+// place puts the position of a mailbox somewhere else. Its reader may move on at
+// the same moment; then it is done again from where that came to.
+func (v Mover) place(ctx context.Context, m mailgrant.Mailbox, from, to store.Position) (err error) {
+	fence, mine := v.Inbox.Owner.Fence(m.ID)
+	if !mine {
+		fence = store.Fence{} // its owner finds the new position, and begins anew
+	}
+	for range placeTries {
+		if err = v.Store.SetPosition(ctx, m.Org, m.ID, from, to, fence); !errors.Is(err, mailgrant.Conflict) {
+			break
+		}
+		at, e := v.Store.Position(ctx, m.Org, m.ID)
+		if e != nil {
+			return e
+		}
+		if at.Protocol != from.Protocol {
+			break // it is moved already
+		}
+		from = at
+	}
+	if err == nil {
+		v.Inbox.Changed(ctx, m.Org, m.ID)
+	}
+	return err
+}
+
+const placeTries = 20
+
+// verify has all be read once the new way, and counts again.
+func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Move) {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		switch s := v.Inbox.Status(m); {
+		case s.State == mailgrant.ReaderElsewhere: // another node reads it: that it is whole is seen there
+			return
+		case s.State == mailgrant.ReaderHeld:
+			r.Finding = s.Finding
+			return
+		case s.State == mailgrant.ReaderWaiting && s.Protocol == r.To:
+			pos, err := v.Store.Position(ctx, m.Org, m.ID)
+			if err != nil {
+				return
+			}
+			there, same, err := v.inventory(ctx, m, pos)
+			r.Verified = err == nil && same == there
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const lookAgain = 50 * time.Millisecond
+
+// Back takes a move back: the mailbox is read as it was before.
+func (v Mover) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move, err error) {
+	pos, err := v.Store.Position(ctx, m.Org, m.ID)
+	if err != nil {
+		return r, err
+	}
+	now := v.Inbox.now().UTC()
+	was := memoOf(pos, now)
+	if was.Before == nil || now.After(was.Before.Until) {
+		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s was not moved within the last week", m.Address).
+			Fix("move it the other way: mailgrant mailbox move %s --to PROTOCOL", m.Address)
+	}
+	r = mailgrant.Move{Mailbox: m.ID, Address: m.Address, From: pos.Protocol, To: was.Before.Protocol}
+	next := m
+	next.Receive = &was.Before.Receive
+	if err := v.Store.UpdateMailbox(ctx, next); err != nil {
+		return r, err
+	}
+	doc := memo{Began: was.Began, Switched: now}
+	if err := v.place(ctx, m, pos, store.Position{Protocol: was.Before.Protocol, Cursor: was.Before.Cursor, Doc: doc.text()}); err != nil {
+		return r, errors.Join(err, v.Store.UpdateMailbox(ctx, m))
+	}
+	r.Moved = true
+	return r, nil
+}
+
+// inventory counts what a mailbox shows when it is read as its settings say, and
+// how much of that has been taken.
+func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Position) (there, same int, err error) {
+	in := v.Inbox
+	way, err := in.Ways.Way(ctx, m)
+	if err != nil {
+		return 0, 0, err
+	}
+	reader, err := Choose(way, in.Readers)
+	if err != nil {
+		return 0, 0, err
+	}
+	s := &session{box: m}
+	s.begin(store.Position{Doc: pos.Doc}, reader.Name, in.now())
+	nothing := func(context.Context, []string) (map[string]bool, error) { return nil, nil }
+	box, err := reader.Open(ctx, way, provider.Reading{Folders: m.Receive.Folders, Since: s.since, Max: in.MessageBytes, Known: nothing})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer box.Close()
+	var batch [][]byte
+	count := func() error {
+		known, err := v.Store.SeenLoose(ctx, m.Org, m.ID, batch)
+		for _, l := range batch {
+			if known[string(l)] {
+				same++
+			}
+		}
+		batch = batch[:0]
+		return err
+	}
+	cursor := provider.Cursor("")
+	for more := true; more; {
+		cursor, more, err = box.Next(ctx, cursor, func(i provider.Incoming) error {
+			if !i.ReceivedAt.IsZero() && i.ReceivedAt.Before(s.since) {
+				return nil
+			}
+			there++
+			loose := []byte(i.Remote)
+			if i.Body != nil {
+				p, err := rfc5322.Read(i.Body)
+				if err != nil {
+					return err
+				}
+				if _, err := io.Copy(io.Discard, i.Body); err != nil {
+					return err
+				}
+				loose = p.Loose[:]
+			}
+			batch = append(batch, loose)
+			return nil
+		})
+		if err == nil {
+			err = count()
+		}
+		if err != nil {
+			return there, same, err
+		}
+	}
+	return there, same, nil
+}
+
+func memoOf(pos store.Position, now time.Time) (m memo) {
+	if json.Unmarshal([]byte(pos.Doc), &m) != nil || m.Began.IsZero() {
+		m.Began = now.UTC()
+	}
+	return m
+}
