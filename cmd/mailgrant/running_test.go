@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailgrant/mailgrant/client"
 	"github.com/mailgrant/mailgrant/internal/config"
 	"github.com/mailgrant/mailgrant/internal/node"
 	"github.com/mailgrant/mailgrant/sim"
@@ -98,10 +99,32 @@ func (w *runningWorld) consent(args []string) error {
 	}
 	for _, g := range all {
 		if strings.EqualFold(g.Mailbox, args[0]) {
-			return w.d.consent(ctx, g.ID, args[1])
+			return errors.Join(w.d.consent(ctx, g.ID, args[1]), w.told(ctx))
 		}
 	}
 	return fmt.Errorf("there is no grant of %s", args[0])
+}
+
+// told waits for the mail by which a mailbox hears that it was connected: what comes
+// after it is then the same each time.
+func (w *runningWorld) told(ctx context.Context) error {
+	done := errors.New("told")
+	err := w.d.watch(ctx, func() error {
+		p, err := w.d.api.Submissions(ctx, client.SubmissionFilter{Limit: 100})
+		if err != nil {
+			return err
+		}
+		for _, sub := range p.Items {
+			if sub.Door == "inside" && !sub.State.Final() {
+				return nil
+			}
+		}
+		return done
+	})
+	if errors.Is(err, done) {
+		return nil
+	}
+	return err
 }
 
 // held waits until a mailbox is held.
