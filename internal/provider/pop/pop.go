@@ -26,7 +26,7 @@ import (
 const Name = "pop"
 
 // Folder is the only one that POP shows.
-const Folder = "Inbox"
+const Folder = "INBOX"
 
 // Config is what the reader needs besides a way.
 type Config struct {
