@@ -155,5 +155,6 @@ type ReaderStatus struct {
 	RetryAt  *time.Time  `json:"retry_at,omitempty"`
 	LastRead *time.Time  `json:"last_read,omitempty"` // when all was read the last time
 	LastMail *time.Time  `json:"last_arrival,omitempty"`
-	Push     bool        `json:"push"` // the provider tells of new mail by itself
+	Taken    int64       `json:"taken"` // messages, since this process began to read it
+	Push     bool        `json:"push"`  // the provider tells of new mail by itself
 }

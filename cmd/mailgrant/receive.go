@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -142,7 +143,7 @@ func mailboxReader(c *cli) *cobra.Command {
 				if s.Protocol != "" {
 					tells = map[bool]string{true: "by the provider itself", false: "by asking"}[s.Push]
 				}
-				p.fields("State", string(s.State), "Since", date(&s.Since), "Protocol", s.Protocol, "New mail is noticed", tells, "All read", date(s.LastRead), "Last arrival", date(s.LastMail))
+				p.fields("State", string(s.State), "Since", date(&s.Since), "Protocol", s.Protocol, "New mail is noticed", tells, "All read", date(s.LastRead), "Taken", strconv.FormatInt(s.Taken, 10)+" messages since mailgrant was started", "Last arrival", date(s.LastMail))
 				if s.Finding != nil {
 					p.line("")
 					p.line("%s", oneLine(s.Finding.Title))

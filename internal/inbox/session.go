@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -155,14 +154,17 @@ func (s *session) collect(ctx context.Context, l *leaf, p store.Page) error {
 	if err != nil {
 		return fmt.Errorf("keep what came: %w", err)
 	}
+	n := int64(0)
 	for i, ok := range taken {
-		if !ok {
+		if ok {
+			n++
+		} else {
 			l.dropChunks(ctx, in, i)
 		}
 	}
-	if i := slices.Index(taken, true); i >= 0 {
+	if n > 0 {
 		now := in.now().UTC()
-		s.w.say(func(st *mailgrant.ReaderStatus) { st.LastMail = &now })
+		s.w.say(func(st *mailgrant.ReaderStatus) { st.LastMail, st.Taken = &now, st.Taken+n })
 	}
 	return nil
 }
