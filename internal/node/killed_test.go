@@ -27,7 +27,7 @@ const (
 )
 
 // tokens is how many there are. More make each life longer and show nothing else.
-const tokens = 1500
+const tokens = 500
 
 // token is what a generation of a grant has.
 func token(g mailgrant.ID, generation int64) string {
