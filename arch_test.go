@@ -24,7 +24,7 @@ var floors = []struct {
 	{"choice", []string{"internal/provider/auto"}},
 	{"grant and access", []string{"internal/grant", "internal/access", "internal/check"}},
 	{"route", []string{"internal/route"}},
-	{"promises", []string{"internal/outbox", "internal/inbox"}},
+	{"promises", []string{"internal/outbox", "internal/inbox", "internal/webhook"}},
 	{"doors", []string{"internal/serve/api", "internal/serve/console", "internal/serve/submission", "internal/serve/certs"}},
 	{"config", []string{"internal/config"}},
 	{"node", []string{"internal/node"}},

@@ -36,6 +36,8 @@ type Webhook struct {
 	TakenAt     *time.Time   `json:"last_success,omitempty"`
 	BothUntil   *time.Time   `json:"both_secrets_until,omitempty"` // after a rotation: till then the secret before signs too
 	Position    int64        `json:"position"`                     // seq of the last event it need not be told of any more
+	Waiting     int64        `json:"waiting,omitempty"`            // events that were not taken, and those behind them; set when it is shown alone
+	DeadLetters int64        `json:"dead_letters,omitempty"`       // events that were given up; set when it is shown alone
 	CreatedAt   time.Time    `json:"created_at"`
 	UpdatedAt   time.Time    `json:"updated_at"`
 }

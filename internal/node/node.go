@@ -39,6 +39,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/serve/submission"
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
+	"github.com/mailgrant/mailgrant/internal/webhook"
 )
 
 // Options are what differs between a server, a demo and a test.
@@ -66,6 +67,7 @@ type Node struct {
 	Access    *access.Access
 	Outbox    *outbox.Outbox
 	Inbox     *inbox.Inbox
+	Webhooks  *webhook.Teller
 	API       *api.API
 	Certs     *certs.Certs
 
@@ -136,6 +138,7 @@ func Open(ctx context.Context, c config.Config, o Options) (n *Node, err error) 
 	owner := n.makeMember()
 	n.Outbox = n.makeOutbox(owner)
 	n.Inbox = n.makeInbox(owner)
+	n.Webhooks = n.makeWebhooks(owner)
 	n.joinMember()
 	if n.Certs, err = certs.New(certs.Config{CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, Dir: c.Dir, Names: n.names(), Log: n.log}); err != nil {
 		return n, err
@@ -169,6 +172,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("access", n.Access.Run)
 	start("outbox", n.Outbox.Run)
 	start("inbox", n.Inbox.Run)
+	start("webhooks", n.Webhooks.Run)
 	if n.member != nil {
 		start("cluster", n.member.Run)
 	}

@@ -443,7 +443,10 @@ func sealed(t *testing.T, n *node.Node) (plain map[string]string) {
 	must(t, n.Store.CreateFlow(ctx, flow))
 	body := mailgrant.NewID(mailgrant.PrefixSubmission)
 	must(t, n.Store.PutChunk(ctx, org, body, 1, seal("chunks", "bytes", body, 1, "the chunk")))
-	return map[string]string{"credentials.sealed": "the secret", "grants.sealed": "the token", "grants.sealed_prev": "the token before",
+	hook := mailgrant.Webhook{ID: mailgrant.NewID(mailgrant.PrefixWebhook), Org: org, Name: "cases", URL: "https://hooks.contoso.example/"}
+	must(t, n.Store.CreateWebhook(ctx, hook, seal("webhooks", "secret", hook.ID, 0, "whsec_ before")))
+	must(t, n.Store.RotateWebhook(ctx, org, hook.ID, seal("webhooks", "secret", hook.ID, 0, "whsec_"), now.Add(time.Hour)))
+	return map[string]string{"webhooks.sealed": "whsec_", "webhooks.sealed_prev": "whsec_ before", "credentials.sealed": "the secret", "grants.sealed": "the token", "grants.sealed_prev": "the token before",
 		"flows.sealed": "the flow", "chunks.sealed": "the chunk"}
 }
 

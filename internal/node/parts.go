@@ -28,6 +28,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/provider/pop"
 	"github.com/mailgrant/mailgrant/internal/provider/smtp"
 	"github.com/mailgrant/mailgrant/internal/vault"
+	"github.com/mailgrant/mailgrant/internal/webhook"
 )
 
 // MasterKey finds the master key where the settings say. With create, the file
@@ -126,7 +127,7 @@ func (n *Node) joinMember() {
 	if n.member == nil {
 		return
 	}
-	parts := []part{n.Outbox, n.Inbox}
+	parts := []part{n.Outbox, n.Inbox, n.Webhooks}
 	n.member.Gained = func(shards []int64) {
 		for _, p := range parts {
 			p.Gained(shards)
@@ -143,8 +144,25 @@ func (n *Node) joinMember() {
 			}
 		}
 	}
-	n.Store.OnLane(n.Outbox.Look)
+	n.Store.OnLane(n.look)
 	n.Store.OnReader(n.Inbox.Look)
+}
+
+// look has the part look that works what another node spoke of.
+func (n *Node) look(org, id mailgrant.ID) {
+	if id == "" || id.Is(mailgrant.PrefixWebhook) {
+		n.Webhooks.Look(org, id)
+	}
+	if !id.Is(mailgrant.PrefixWebhook) {
+		n.Outbox.Look(org, id)
+	}
+}
+
+func (n *Node) makeWebhooks(owner cluster.Owner) *webhook.Teller {
+	return webhook.New(webhook.Config{
+		Store: n.Store, Vault: n.Vault, HTTP: func() (*http.Client, error) { return n.Egress.HTTP("") }, May: n.Egress.May,
+		Owner: owner, Clustered: n.Store.Clustered(), Log: n.log, Steps: n.opts.Steps,
+	})
 }
 
 func (n *Node) makeReaders() map[string]provider.Reader {

@@ -35,6 +35,7 @@ func webhookRow(r rows) (mailgrant.Webhook, error) {
 // webhookDoc is what of a webhook only people change.
 func webhookDoc(w mailgrant.Webhook) string {
 	w.State, w.Position, w.Finding, w.FailingAt, w.TakenAt, w.BothUntil = "", 0, nil, nil, nil, nil
+	w.Waiting, w.DeadLetters = 0, 0
 	return toJSON(w)
 }
 

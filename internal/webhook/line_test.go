@@ -393,10 +393,10 @@ func TestReplay(t *testing.T) {
 			span       webhook.Span
 			first, end int
 		}{
-			"by number": {webhook.Span{HasFrom: true, From: all[10].Seq, To: all[249].Seq}, 10, 250},
-			"to now":    {webhook.Span{HasFrom: true, From: all[290].Seq}, 290, 300},
-			"by time":   {webhook.Span{HasTime: true, Since: all[20].At, Until: all[30].At}, 20, 30},
-			"since":     {webhook.Span{HasTime: true, Since: all[295].At}, 295, 300},
+			"by number": {webhook.Span{From: &all[10].Seq, To: &all[249].Seq}, 10, 250},
+			"to now":    {webhook.Span{From: &all[290].Seq}, 290, 300},
+			"by time":   {webhook.Span{Since: &all[20].At, Until: &all[30].At}, 20, 30},
+			"since":     {webhook.Span{Since: &all[295].At}, 295, 300},
 			"one":       {webhook.Span{Delivery: webhook.DeliveryID(w.ID, all[77])}, 77, 78},
 		} {
 			before := len(r.far.list())
@@ -421,7 +421,8 @@ func TestReplay(t *testing.T) {
 				t.Errorf("%s: %+v is left", name, l)
 			}
 		}
-		_, err := r.teller.Replay(ctx, r.org, w.ID, webhook.Span{HasFrom: true, From: 1 << 40})
+		far := int64(1 << 40)
+		_, err := r.teller.Replay(ctx, r.org, w.ID, webhook.Span{From: &far})
 		is(t, err, mailgrant.Invalid)
 		_, err = r.teller.Replay(ctx, r.org, w.ID, webhook.Span{})
 		is(t, err, mailgrant.Invalid)

@@ -152,13 +152,13 @@ func (t *Teller) Test(ctx context.Context, org, id mailgrant.ID) (mailgrant.Deli
 	return d, t.Store.AddDelivery(ctx, d)
 }
 
-// A Span says what is to be told once more. One of the fields, or two of a kind.
+// A Span says what is to be told once more: by number, by time, one delivery, or all
+// that was given up.
 type Span struct {
-	From, To         int64 // seq, both included; To 0 = up to now
-	Since, Until     time.Time
-	Delivery         mailgrant.ID
-	DeadLetters      bool
-	HasFrom, HasTime bool
+	From, To     *int64 // both included; no To is up to now
+	Since, Until *time.Time
+	Delivery     mailgrant.ID
+	DeadLetters  bool
 }
 
 // Replay has a webhook told once more of events that it may have been told of, and
@@ -178,50 +178,54 @@ func (t *Teller) Replay(ctx context.Context, org, id mailgrant.ID, s Span) (int6
 		}
 		return n, err
 	}
-	r := store.Replay{ID: mailgrant.NewID("rpl"), Position: s.From - 1, Until: s.To}
-	if err := t.span(ctx, w, s, &r); err != nil {
-		return 0, err
-	}
-	last, err := t.Store.LastEvent(ctx, org)
+	first, last, err := t.span(ctx, w, s)
 	if err != nil {
 		return 0, err
 	}
-	if r.Until == 0 || r.Until > last {
-		r.Until = last
-	}
-	r.Position = max(r.Position, 0)
-	if r.Until <= r.Position {
+	if last < first {
 		return 0, mailgrant.Errorf(mailgrant.Invalid, nil, "there are no events in that span").Fix("look at the log: mailgrant events").At("from")
 	}
-	if err := t.Store.AddReplay(ctx, org, id, r); err != nil {
+	if err := t.Store.AddReplay(ctx, org, id, store.Replay{ID: mailgrant.NewID("rpl"), Position: first - 1, Until: last}); err != nil {
 		return 0, err
 	}
 	t.Look(org, id)
-	return r.Until - r.Position, nil
+	return last - first + 1, nil
 }
 
 // span finds the numbers of what is asked for.
-func (t *Teller) span(ctx context.Context, w mailgrant.Webhook, s Span, r *store.Replay) (err error) {
-	switch {
-	case s.Delivery != "":
-		seq, err := t.eventOf(ctx, w, s.Delivery)
-		r.Position, r.Until = seq-1, seq
-		return err
-	case s.HasTime:
-		if r.Position, err = t.Store.EventBefore(ctx, w.Org, s.Since); err != nil {
-			return err
-		}
-		if !s.Until.IsZero() {
-			if r.Until, err = t.Store.EventBefore(ctx, w.Org, s.Until); err == nil && r.Until == 0 {
-				r.Until = -1
-			}
-		}
-		return err
-	case s.HasFrom:
-		return nil
+func (t *Teller) span(ctx context.Context, w mailgrant.Webhook, s Span) (first, last int64, err error) {
+	if s.Delivery != "" {
+		first, err = t.eventOf(ctx, w, s.Delivery)
+		return first, first, err
 	}
-	return mailgrant.Errorf(mailgrant.Invalid, nil, "it is not said what is to be told once more").
-		Fix("give a time or number to begin with, a delivery, or dead letters").At("from")
+	newest, err := t.Store.LastEvent(ctx, w.Org)
+	if err != nil {
+		return 0, 0, err
+	}
+	first, last = 1, newest
+	switch {
+	case s.Since != nil:
+		if first, err = t.Store.EventBefore(ctx, w.Org, *s.Since); err != nil {
+			return 0, 0, err
+		}
+		first++
+	case s.From != nil:
+		first = max(*s.From, 1)
+	default:
+		return 0, 0, mailgrant.Errorf(mailgrant.Invalid, nil, "it is not said what is to be told once more").
+			Fix("give a time or number to begin with, a delivery, or dead letters").At("from")
+	}
+	if s.To != nil {
+		last = min(*s.To, newest)
+	}
+	if s.Until != nil {
+		until, err := t.Store.EventBefore(ctx, w.Org, *s.Until)
+		if err != nil {
+			return 0, 0, err
+		}
+		last = min(last, until)
+	}
+	return first, last, nil
 }
 
 // idDrift is how far the time in the id of a delivery may be from where its event

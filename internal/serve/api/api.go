@@ -34,6 +34,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/route"
 	"github.com/mailgrant/mailgrant/internal/store"
+	"github.com/mailgrant/mailgrant/internal/webhook"
 )
 
 // Config is what the door needs.
@@ -45,6 +46,7 @@ type Config struct {
 	Router    *route.Router
 	Mailboxes *route.Mailboxes
 	Keeper    *grant.Keeper
+	Webhooks  *webhook.Teller
 
 	// Check tests a mailbox; step hears of every step as it ends.
 	Check  func(ctx context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report

@@ -30,6 +30,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
 	"github.com/mailgrant/mailgrant/internal/vault/vaulttest"
+	"github.com/mailgrant/mailgrant/internal/webhook"
 )
 
 const publicURL = "https://mail.contoso.example"
@@ -44,6 +45,7 @@ type rig struct {
 	out      *outbox.Outbox
 	inbox    *inbox.Inbox
 	vault    *vault.Vault
+	hooks    *webhook.Teller
 	api      *api.API
 	door     *httptest.Server // for keys
 	operator *httptest.Server // the operator's own
@@ -171,7 +173,9 @@ func newRig(t testing.TB, opts ...func(*api.Config)) *rig {
 	t.Cleanup(func() { stop(); wg.Wait() })
 	r.inbox = inbox.New(inbox.Config{Store: r.store, Vault: v, Ways: r.sent, Owner: cluster.Solo{}, Log: log, MessageBytes: 20 << 20})
 	r.vault = v
-	c := api.Config{Store: r.store, Access: r.access, Outbox: r.out, Inbox: r.inbox, Router: router, Mailboxes: route.NewMailboxes(r.store, router), Keeper: r.keeper,
+	r.hooks = webhook.New(webhook.Config{Store: r.store, Vault: v, HTTP: func() (*http.Client, error) { return http.DefaultClient, nil }, Owner: cluster.Solo{}, Log: log})
+	wg.Go(func() { r.hooks.Run(run) })
+	c := api.Config{Webhooks: r.hooks, Store: r.store, Access: r.access, Outbox: r.out, Inbox: r.inbox, Router: router, Mailboxes: route.NewMailboxes(r.store, router), Keeper: r.keeper,
 		Check: func(_ context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report {
 			r.checked.Add(1)
 			s := check.Step{Name: "settings", State: check.Passed, Text: fmt.Sprintf("no message: %v", o.NoSend)}

@@ -97,14 +97,16 @@ func somebodyElse(t *testing.T, r *rig) map[string]string {
 	sub, err := r.client(key).Send(ctx, client.Message{From: m.Address, To: []string{"kim@contoso.example"}, SendAt: pointer(time.Now().Add(time.Hour))})
 	must(t, err)
 	arrival := r.arrival(m)
-	return map[string]string{"organization": string(org), "arrival": string(arrival.ID), "attachment": "4294967", "registration": string(reg.ID), "credential": string(reg.Credentials[0].ID), "grant": string(g.ID),
+	hook, err := r.op(org).CreateWebhook(ctx, client.WebhookSettings{Name: pointer("theirs"), URL: pointer("https://hooks.fabrikam.example/"), Kinds: &[]string{"none"}})
+	must(t, err)
+	return map[string]string{"webhook": string(hook.ID), "organization": string(org), "arrival": string(arrival.ID), "attachment": "4294967", "registration": string(reg.ID), "credential": string(reg.Credentials[0].ID), "grant": string(g.ID),
 		"mailbox": string(m.ID), "app": string(a.ID), "key": string(keys[0].ID), "submission": string(sub.ID), "flow": string(mailgrant.NewID(mailgrant.PrefixFlow)), "link": string(link.ID), "cause": "no-such-cause"}
 }
 
 // nobodys are ids of the same form that name nothing.
 func nobodys() map[string]string {
 	ids := map[string]string{"cause": "no-such-cause", "attachment": "4294967"}
-	for name, prefix := range map[string]string{"organization": "org", "registration": "reg", "credential": "crd", "grant": "gra", "mailbox": "mbx", "app": "app", "key": "key", "submission": "msg", "arrival": "arr", "flow": "flw", "link": "lnk"} {
+	for name, prefix := range map[string]string{"webhook": "whk", "organization": "org", "registration": "reg", "credential": "crd", "grant": "gra", "mailbox": "mbx", "app": "app", "key": "key", "submission": "msg", "arrival": "arr", "flow": "flw", "link": "lnk"} {
 		ids[name] = string(mailgrant.NewID(prefix))
 	}
 	return ids
