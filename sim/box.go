@@ -76,7 +76,7 @@ type folder struct {
 type change struct {
 	mod           uint64
 	uid           uint32
-	gone          bool
+	came, gone    bool
 	id, immutable string // of a message that is gone
 }
 
@@ -194,7 +194,7 @@ func (f *folder) add(m *Message) {
 	m.UID, m.mod = f.next, b.mod
 	f.next++
 	f.list = append(f.list, m)
-	f.log = append(f.log, change{mod: b.mod, uid: m.UID})
+	f.log = append(f.log, change{mod: b.mod, uid: m.UID, came: true})
 	b.byID[m.ID], b.byID[m.ImmutableID] = m, m
 	b.bytes += int64(len(m.Raw))
 	f.tell()

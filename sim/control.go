@@ -73,6 +73,8 @@ func init() {
 		{"PATCH", "/mail/{id}", `moves it or changes its flags: {"folder","flags"}`, (*Sim).controlChangeMail},
 		{"DELETE", "/mail/{id}", "takes it away for good", func(s *Sim, c *controlCall) (any, error) { return nil, s.Expunge(c.PathValue("id")) }},
 		{"DELETE", "/mail", "throws all mail away", func(s *Sim, _ *controlCall) (any, error) { s.ClearMail(); return nil, nil }},
+		{"GET", "/subscriptions", "who hears of changes by Graph", func(s *Sim, _ *controlCall) (any, error) { return append([]Subscription{}, s.Subscriptions()...), nil }},
+		{"POST", "/subscriptions/{id}/lifecycle", `tells its client of an event of its life: {"event":"missed"}, reauthorizationRequired or subscriptionRemoved`, (*Sim).controlLifecycle},
 		{"GET", "/counts", "how often things happened", func(s *Sim, _ *controlCall) (any, error) { return s.Counts(), nil }},
 
 		{"GET", "/clock", "the time of the imitated cloud", (*Sim).controlClock},
@@ -376,7 +378,7 @@ func (s *Sim) controlDropConsents(c *controlCall) (any, error) {
 }
 
 func (s *Sim) controlFaultNames(*controlCall) (any, error) {
-	return map[string]any{"names": namedFaults, "points": points, "deeds": deeds}, nil
+	return map[string]any{"names": namedFaults, "points": points, "deeds": deeds, "lies": Lies}, nil
 }
 
 func (s *Sim) controlFault(c *controlCall) (any, error) {
@@ -502,6 +504,16 @@ func (s *Sim) controlFolders(c *controlCall) (any, error) {
 		return nil, s.RemoveFolder(key, c.URL.Query().Get("name"))
 	}
 	return s.Folders(key), nil
+}
+
+func (s *Sim) controlLifecycle(c *controlCall) (any, error) {
+	var req struct {
+		Event string `json:"event"`
+	}
+	if err := c.read(&req); err != nil {
+		return nil, err
+	}
+	return nil, s.Lifecycle(c.PathValue("id"), req.Event)
 }
 
 func (s *Sim) controlRenumber(c *controlCall) (any, error) {

@@ -1,6 +1,6 @@
 // Package sim is an imitation of Microsoft 365 that speaks the real wire: the
-// sign-in service, Graph as far as mail is sent with it, and the submission
-// service. It says the real texts, keeps the real limits, and fails on request.
+// sign-in service, Graph as far as mail needs it, the submission service, IMAP
+// and POP. It says the real texts, keeps the real limits, and fails on request.
 // Nothing that is sent to it leaves it.
 //
 //	s, err := sim.Start(ctx, sim.Config{})
@@ -9,9 +9,11 @@
 // # Addresses
 //
 //	LoginURL     https   login.microsoftonline.com: discovery, authorize, token, device code, adminconsent, logout
-//	GraphURL     https   graph.microsoft.com: /v1.0/me, users, sendMail, messages, mailFolders; /oidc/userinfo
+//	GraphURL     https   graph.microsoft.com: /v1.0/me, users, sendMail, messages, mailFolders, delta, subscriptions; /oidc/userinfo
 //	SMTPAddr     STARTTLS  smtp.office365.com:587
 //	SMTPSAddr    implicit TLS, which Exchange has not and other providers have
+//	IMAPAddr     implicit TLS  outlook.office365.com:993
+//	POPAddr      implicit TLS  outlook.office365.com:995
 //	BrowserURL   http    the same pages for a browser, and /webmail/ to look at mail
 //	ControlURL   http    the state, read and changed by programs
 //
@@ -30,6 +32,14 @@
 // Time is the machine's until Advance moves it. Codes, tokens, secrets and
 // limits follow.
 //
+// # Mail
+//
+// There is one store: what is sent from one mailbox to another lies there, what
+// Deliver brings from outside, and what clients append. IMAP, POP, Graph and the
+// web mailbox read it, with UIDs, UIDLs, ids that change and ids that do not. A
+// change by any of them, or by Move, SetFlags and Expunge, is pushed to IDLE and
+// to the subscriptions of Graph. ResetUIDValidity numbers a folder anew.
+//
 // # People
 //
 // A person clicks through the pages at BrowserURL. A program lets SignIn do it:
@@ -44,8 +54,8 @@
 // Two are worth knowing: a fault that is "lost" does what was asked and then
 // drops the connection, and one with "answer" does it and says that it did not.
 //
-// Without access to this package an address does the same to one message:
-// alex+throttled@contoso.example as sender or recipient is answered as if the
+// Without access to this package an address does the same to one message, or to
+// one login of IMAP and POP: alex+throttled@contoso.example is answered as if the
 // mailbox were busy, alex+throttled2@ only twice. Triggers lists the words.
 //
 // # Control
@@ -61,7 +71,7 @@
 //
 // # What it is not
 //
-// IMAP, POP, delta queries, change notifications, $batch and personal Graph
-// data are not imitated. Facts come from Microsoft's documentation and from
+// Notifications with the message in them, $search, $batch and personal Graph
+// data are not imitated. Notifications go to this machine only. Facts come from Microsoft's documentation and from
 // captures; where neither says anything, a knob decides.
 package sim

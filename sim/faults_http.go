@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -80,6 +81,8 @@ func (fs *faults) strike(w http.ResponseWriter, r *http.Request, f *Fault, h htt
 		w.WriteHeader(orStatus(f.Status, http.StatusTemporaryRedirect))
 	case DoEdit:
 		edit(w, r, f, h)
+	case DoCut:
+		cut(w, r, f, h)
 	default:
 		panic(http.ErrAbortHandler)
 	}
@@ -167,6 +170,19 @@ func drip(w http.ResponseWriter, r *http.Request, every time.Duration) {
 			return
 		}
 	}
+}
+
+// cut lets h answer, and ends the connection in the middle of that.
+func cut(w http.ResponseWriter, r *http.Request, f *Fault, h http.HandlerFunc) {
+	rec := httptest.NewRecorder()
+	h(rec, r)
+	body := rec.Body.Bytes()
+	maps.Copy(w.Header(), rec.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(rec.Code)
+	w.Write(body[:min(int64(len(body)), f.Bytes)])
+	http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
 }
 
 // edit lets h answer and changes members of its JSON.

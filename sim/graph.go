@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// The graph part is Microsoft Graph as far as mail is sent with it: who am I,
-// who is there, sendMail, drafts with files, and a look into the folders.
+// The graph part is Microsoft Graph as far as mail needs it: who am I, who is
+// there, sendMail, drafts with files, folders, messages, what changed in them,
+// and notifications of that.
 type graph struct {
 	sim *Sim
 
@@ -21,6 +22,7 @@ type graph struct {
 	asked   map[string][]recipients // requests of ten minutes, by app and mailbox
 	sent    map[string][]recipients // bytes uploaded in five minutes, the same
 	uploads map[string]*upload
+	hooks   *hooks
 }
 
 func newGraph(s *Sim) *graph {
@@ -29,6 +31,7 @@ func newGraph(s *Sim) *graph {
 		asked:   map[string][]recipients{},
 		sent:    map[string][]recipients{},
 		uploads: map[string]*upload{},
+		hooks:   newHooks(s),
 	}
 }
 
@@ -60,17 +63,33 @@ var graphRoutes = []graphRoute{
 	{"GET", "messages", true, "graph.find", needRead, (*graphCall).find},
 	{"POST", "messages", true, "graph.createDraft", needWrite, (*graphCall).createDraft},
 	{"GET", "messages/{id}", true, "graph.get", needRead, (*graphCall).get},
-	{"GET", "messages/{id}/$value", true, "graph.get", needRead, (*graphCall).getMIME},
+	{"GET", "messages/{id}/$value", true, "graph.get", needBody, (*graphCall).getMIME},
+	{"PATCH", "messages/{id}", true, "graph.update", needWrite, (*graphCall).update},
 	{"DELETE", "messages/{id}", true, "graph.delete", needWrite, (*graphCall).delete},
+	{"POST", "messages/{id}/move", true, "graph.move", needWrite, (*graphCall).move},
+	{"POST", "messages/{id}/copy", true, "graph.move", needWrite, (*graphCall).move},
+	{"POST", "translateExchangeIds", true, "graph.translate", needRead, (*graphCall).translateIDs},
 	{"POST", "messages/{id}/send", true, "graph.send", needSend, (*graphCall).sendDraft},
-	{"GET", "messages/{id}/attachments", true, "graph.get", needRead, (*graphCall).attachments},
+	{"GET", "messages/{id}/attachments", true, "graph.get", needBody, (*graphCall).attachments},
 	{"POST", "messages/{id}/attachments", true, "graph.attach", needWrite, (*graphCall).attach},
 	{"POST", "messages/{id}/attachments/createUploadSession", true, "graph.createUploadSession", needWrite, (*graphCall).createUpload},
 	{"GET", "mailFolders", true, "graph.find", needRead, (*graphCall).folders},
+	{"POST", "mailFolders", true, "graph.createFolder", needWrite, (*graphCall).createFolder},
 	{"GET", "mailFolders/{folder}", true, "graph.find", needRead, (*graphCall).folder},
+	{"GET", "mailFolders/{folder}/childFolders", true, "graph.find", needRead, (*graphCall).folders},
+	{"POST", "mailFolders/{folder}/childFolders", true, "graph.createFolder", needWrite, (*graphCall).createFolder},
+	{"GET", "mailFolders/{folder}/messages/delta", true, "graph.delta", needRead, (*graphCall).delta},
 	{"GET", "mailFolders/{folder}/messages", true, "graph.find", needRead, (*graphCall).find},
 	{"GET", "mailFolders/{folder}/messages/{id}", true, "graph.get", needRead, (*graphCall).get},
-	{"GET", "mailFolders/{folder}/messages/{id}/$value", true, "graph.get", needRead, (*graphCall).getMIME},
+	{"GET", "mailFolders/{folder}/messages/{id}/$value", true, "graph.get", needBody, (*graphCall).getMIME},
+	{"PATCH", "mailFolders/{folder}/messages/{id}", true, "graph.update", needWrite, (*graphCall).update},
+	{"DELETE", "mailFolders/{folder}/messages/{id}", true, "graph.delete", needWrite, (*graphCall).delete},
+	{"GET", "subscriptions", false, "graph.subscription", needHooks, (*graphCall).subscriptions},
+	{"POST", "subscriptions", false, "graph.subscribe", needHooks, (*graphCall).subscribe},
+	{"GET", "subscriptions/{id}", false, "graph.subscription", needHooks, (*graphCall).showSubscription},
+	{"PATCH", "subscriptions/{id}", false, "graph.renew", needHooks, (*graphCall).renewSubscription},
+	{"DELETE", "subscriptions/{id}", false, "graph.unsubscribe", needHooks, (*graphCall).unsubscribe},
+	{"POST", "subscriptions/{id}/reauthorize", false, "graph.renew", needHooks, (*graphCall).reauthorize},
 }
 
 // A graphCall is one request to Graph.
@@ -119,7 +138,11 @@ func (g *graph) serve(w http.ResponseWriter, r *http.Request) {
 			defer g.leave(c.limitKey())
 		}
 	}
-	g.sim.faults.strike(w, r, g.sim.faults.take(c.route.point, c.about()...), func(w http.ResponseWriter, _ *http.Request) {
+	f := g.sim.faults.take(c.route.point, c.about()...)
+	if f == nil && strings.Contains(c.key, "+") && c.route.point != "graph.sendMail" && c.route.point != "graph.send" {
+		f = g.sim.faults.graphTrigger(c.key)
+	}
+	g.sim.faults.strike(w, r, f, func(w http.ResponseWriter, _ *http.Request) {
 		c.w = w
 		if e == nil {
 			e = c.answer()
@@ -137,7 +160,7 @@ func (c *graphCall) match() *graphError {
 	if v := strings.ToLower(segments[0]); v != "v1.0" && v != "beta" {
 		return &graphError{status: 404, code: "ResourceNotFound", text: "Resource not found for the segment '" + segments[0] + "'."}
 	}
-	segments = segments[1:]
+	segments = unquoted(segments[1:])
 	below := false
 	switch {
 	case len(segments) > 0 && strings.EqualFold(segments[0], "me"):

@@ -117,14 +117,23 @@ func (c *graphCall) compose(m *graphMessage) ([]byte, *graphError) {
 
 // pick leaves of a resource what $select names.
 func (c *graphCall) pick(doc map[string]any) map[string]any {
-	wanted := c.URL.Query().Get("$select")
+	id, hasID := doc["id"]
+	doc = only(doc, c.URL.Query().Get("$select"))
+	if hasID && c.route.point != "graph.me" && c.route.point != "graph.users" {
+		doc["id"] = id
+	}
+	return doc
+}
+
+// only leaves of a resource the members that are named, and its annotations.
+func only(doc map[string]any, wanted string) map[string]any {
 	if wanted == "" {
 		return doc
 	}
-	names := strings.Split(wanted, ",")
+	names := trimAll(strings.Split(wanted, ","))
 	picked := map[string]any{}
 	for k, v := range doc {
-		if strings.HasPrefix(k, "@") || k == "id" && c.route.point != "graph.me" && c.route.point != "graph.users" || containsFold(trimAll(names), k) {
+		if strings.HasPrefix(k, "@") || containsFold(names, k) {
 			picked[k] = v
 		}
 	}
@@ -162,7 +171,7 @@ func (c *graphCall) messageJSON(m Message) map[string]any {
 		"internetMessageId": m.MessageID, "subject": m.Subject, "bodyPreview": preview(r),
 		"importance": importance(r.Header), "parentFolderId": m.folder.id, "conversationId": folderID(c.mailbox.Address, m.Subject),
 		"isRead": m.has(FlagSeen), "isDraft": m.draft != nil,
-		"webLink": c.g.sim.WebmailURL(c.mailbox.Address), "body": body, "flag": map[string]string{"flagStatus": "notFlagged"},
+		"webLink": c.g.sim.WebmailURL(c.mailbox.Address), "body": body, "flag": map[string]string{"flagStatus": flagStatus(m)},
 		"categories":   []string{},
 		"toRecipients": recipientsJSON(addressList(r.Header, "To")), "ccRecipients": recipientsJSON(addressList(r.Header, "Cc")),
 		"bccRecipients": recipientsJSON(addressList(r.Header, "Bcc")), "replyTo": recipientsJSON(addressList(r.Header, "Reply-To")),
@@ -174,6 +183,13 @@ func (c *graphCall) messageJSON(m Message) map[string]any {
 		doc["sender"] = sender[0]
 	}
 	return doc
+}
+
+func flagStatus(m Message) string {
+	if m.has(`\Flagged`) {
+		return "flagged"
+	}
+	return "notFlagged"
 }
 
 // changeKey is another one after each change.

@@ -304,25 +304,26 @@ func (c *graphCall) find() *graphError {
 	}
 	list := c.g.sim.mail.list(c.mailbox.Address, name)
 	list = slices.DeleteFunc(list, func(m Message) bool { return !keep(m) })
-	slices.Reverse(list)
+	if e := order(list, c.URL.Query().Get("$orderby")); e != nil {
+		return e
+	}
 	return c.page("users('"+c.mailbox.Address+"')/messages", len(list), func(i int) map[string]any { return c.pick(c.messageJSON(list[i])) })
 }
 
-func filterMessages(filter string) (func(Message) bool, *graphError) {
-	if filter == "" {
-		return func(Message) bool { return true }, nil
+// order sorts messages by when they were received, the newest first unless it
+// is asked otherwise.
+func order(list []Message, by string) *graphError {
+	slices.Reverse(list)
+	switch strings.ToLower(strings.Join(strings.Fields(by), " ")) {
+	case "", "receiveddatetime desc":
+		slices.SortStableFunc(list, func(a, b Message) int { return b.At.Compare(a.At) })
+	case "receiveddatetime", "receiveddatetime asc":
+		slices.Reverse(list)
+		slices.SortStableFunc(list, func(a, b Message) int { return a.At.Compare(b.At) })
+	default:
+		return badRequest("The property in '" + by + "' cannot be sorted by here.")
 	}
-	name, value, e := equals(filter)
-	if e != nil {
-		return nil, e
-	}
-	switch strings.ToLower(name) {
-	case "internetmessageid":
-		return func(m Message) bool { return m.MessageID == value }, nil
-	case "subject":
-		return func(m Message) bool { return strings.EqualFold(m.Subject, value) }, nil
-	}
-	return nil, badRequest("Invalid filter clause: the property '" + name + "' cannot be compared here.")
+	return nil
 }
 
 // userInfo is the endpoint of OpenID Connect, which lies beside Graph.

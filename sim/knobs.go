@@ -83,6 +83,17 @@ type Knobs struct {
 	UploadMax        int64    `json:"upload_max,omitempty"`
 	UploadLife       Duration `json:"upload_life,omitempty"`
 
+	// Graph, reading
+	GraphDeltaPage        int      `json:"graph_delta_page,omitempty"`         // the most that a page has
+	GraphDeltaOldestFirst bool     `json:"graph_delta_oldest_first,omitempty"` // of the first round
+	GraphSubscriptions    int      `json:"graph_subscriptions,omitempty"`      // of a mailbox, over all apps
+	GraphSubscriptionMax  Duration `json:"graph_subscription_max,omitempty"`   // lifetime
+	GraphSubscriptionMin  Duration `json:"graph_subscription_min,omitempty"`   // a shorter one is raised to it
+	GraphValidation       Duration `json:"graph_validation,omitempty"`         // to answer a validation in
+	GraphNotifyTimeout    Duration `json:"graph_notify_timeout,omitempty"`     // to answer a notification in
+	GraphNotifyRetry      Duration `json:"graph_notify_retry,omitempty"`       // then it comes again after this, and later
+	GraphNotifyGiveUp     Duration `json:"graph_notify_give_up,omitempty"`
+
 	// SlowBy is how long the +slow addresses and "slow" faults wait.
 	SlowBy Duration `json:"slow_by,omitempty"`
 
@@ -135,7 +146,17 @@ func DefaultKnobs() Knobs {
 		UploadMin:        2 << 20,
 		UploadMax:        150 << 20,
 		UploadLife:       Duration(24 * time.Hour),
-		SlowBy:           Duration(10 * time.Second),
+
+		GraphDeltaPage:       1000,
+		GraphSubscriptions:   1000,
+		GraphSubscriptionMax: Duration(10080 * time.Minute),
+		GraphSubscriptionMin: Duration(45 * time.Minute),
+		GraphValidation:      Duration(10 * time.Second),
+		GraphNotifyTimeout:   Duration(3 * time.Second),
+		GraphNotifyRetry:     Duration(10 * time.Second),
+		GraphNotifyGiveUp:    Duration(4 * time.Hour),
+
+		SlowBy: Duration(10 * time.Second),
 	}
 }
 

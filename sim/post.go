@@ -197,7 +197,7 @@ func (s *Sim) ResetUIDValidity(address, name string) error {
 	for _, m := range next.list {
 		next.box.mod++
 		m.folder, m.UID, m.mod = next, next.next, next.box.mod
-		next.log = append(next.log, change{mod: m.mod, uid: m.UID})
+		next.log = append(next.log, change{mod: m.mod, uid: m.UID, came: true})
 		next.next++
 	}
 	return nil

@@ -162,6 +162,9 @@ func (s *Sim) Close() error {
 	s.stop(errClosed)
 	s.shut()
 	s.running.Wait()
+	if s.graph != nil {
+		s.graph.hooks.close()
+	}
 	return s.closed
 }
 
