@@ -181,7 +181,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if work > 100*int64(len(raw))+1<<20 {
+		if work > 300*int64(len(raw))+1<<20 {
 			t.Errorf("%d bytes were looked at for %d", work, len(raw))
 		}
 		pieces, err := rfc5322.Read(iotest.HalfReader(iotest.DataErrReader(bytes.NewReader(raw))))

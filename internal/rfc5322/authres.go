@@ -73,14 +73,24 @@ func afterAt(s string) string {
 
 // statements parts a field at its semicolons, without comments and quotes.
 func statements(v string) []string {
-	var out []string
-	var b strings.Builder
-	put := func() {
-		if s := strings.TrimSpace(b.String()); s != "" || len(out) == 0 {
+	if strings.IndexAny(v, "(\"\\") >= 0 {
+		v = withoutComments(v)
+	}
+	parts := strings.Split(v, ";")
+	out := parts[:0]
+	for i, s := range parts {
+		if s = strings.TrimSpace(s); s != "" || i == 0 {
 			out = append(out, s)
 		}
-		b.Reset()
 	}
+	return out
+}
+
+// withoutComments leaves comments out, and makes one word of what stands in
+// quotes.
+func withoutComments(v string) string {
+	var b strings.Builder
+	b.Grow(len(v))
 	depth := 0
 	for i := 0; i < len(v); i++ {
 		switch c := v[i]; {
@@ -96,15 +106,12 @@ func statements(v string) []string {
 				if v[i] > ' ' && v[i] != ';' {
 					b.WriteByte(v[i])
 				} else {
-					b.WriteByte('_') // the value stays one word
+					b.WriteByte('_')
 				}
 			}
-		case c == ';':
-			put()
 		default:
 			b.WriteByte(c)
 		}
 	}
-	put()
-	return out
+	return b.String()
 }

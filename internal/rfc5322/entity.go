@@ -237,7 +237,7 @@ func (w *walker) restOfHead() {
 		b := w.buf[w.start:w.end]
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
-			if !begin || len(b) > maxBoundary+16 {
+			if !begin || len(b) > maxBoundaryLine {
 				w.start, begin = w.end, false
 			}
 			if !w.fill() {

@@ -283,7 +283,9 @@ func idIn(v string) string {
 		v = v[i+1:]
 	}
 	v, _, _ = strings.Cut(v, ">")
-	v = strings.Join(strings.Fields(clean(v, maxID)), "")
+	if v = clean(v, maxID); strings.IndexByte(v, ' ') >= 0 {
+		v = strings.Join(strings.Fields(v), "") // folded within
+	}
 	if v == "" {
 		return ""
 	}

@@ -12,6 +12,7 @@ import (
 func words(s string, n int) string {
 	var w wordWriter
 	w.max = n
+	w.Grow(min(n, len(s)))
 	w.write(s)
 	return w.String()
 }
@@ -25,7 +26,7 @@ type wordWriter struct {
 func (w *wordWriter) full() bool { return w.n >= w.max }
 
 func (w *wordWriter) write(s string) {
-	for i, r := range s {
+	for _, r := range s {
 		if r < utf8.RuneSelf {
 			if r <= ' ' || r == 0x7f {
 				w.space = w.space || w.n > 0
@@ -48,11 +49,7 @@ func (w *wordWriter) write(s string) {
 		if w.full() {
 			return
 		}
-		if r == utf8.RuneError && i+1 <= len(s) {
-			w.WriteString("\ufffd")
-		} else {
-			w.WriteRune(r)
-		}
+		w.WriteRune(r)
 		w.n++
 	}
 }
@@ -62,6 +59,7 @@ func (w *wordWriter) write(s string) {
 func wordsOfHTML(s string, n int) string {
 	var w wordWriter
 	w.max = n
+	w.Grow(min(n, len(s)))
 	for s != "" && !w.full() {
 		i := strings.IndexByte(s, '<')
 		if i < 0 {

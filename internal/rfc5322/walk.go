@@ -45,6 +45,8 @@ type walker struct {
 	work       int64 // bytes looked at
 
 	levels  []level
+	index   map[string]int // of the boundaries, when there are many
+	indexed bool           // and it is true
 	parts   int
 	skip    bool // the content of this part is not wanted
 	over    bool // no more of this message is parsed
@@ -132,7 +134,7 @@ func (w *walker) next(at int, closing bool) entity {
 	for i := at + 1; i < len(w.levels); i++ {
 		w.childless(&w.levels[i])
 	}
-	w.levels = w.levels[:at+1]
+	w.levels, w.indexed = w.levels[:at+1], false
 	if closing {
 		w.childless(&w.levels[at])
 		w.levels = w.levels[:at]
@@ -174,7 +176,7 @@ func (w *walker) open(e *entity) (leaf bool) {
 			e.kind, e.encoding = "text/plain", identity
 		default:
 			root := len(w.levels) == 0
-			w.levels = append(w.levels, level{boundary: []byte(e.boundary), kind: e.kind})
+			w.levels, w.indexed = append(w.levels, level{boundary: []byte(e.boundary), kind: e.kind}), false
 			*e = entity{aside: true}
 			if root {
 				*e = entity{kind: "text/plain", charset: w.charset, preamble: true}
@@ -262,8 +264,8 @@ func (w *walker) fill() bool {
 // of an open multipart; it goes past that line. met is false at the end of the
 // message. The line end before a boundary belongs to it. RFC 2046 section 5.1.1.
 func (w *walker) content() (at int, closing, met bool) {
-	begin := true // at the begin of a line
-	for !w.stop {
+	scanned := -1 // bytes of what is held that have no boundary in them; -1: at the begin of a line
+	for {
 		b := w.buf[w.start:w.end]
 		if len(w.levels) == 0 {
 			w.start = w.end
@@ -273,14 +275,14 @@ func (w *walker) content() (at int, closing, met bool) {
 			}
 			continue
 		}
-		eol := 0
-		if !begin {
-			i := bytes.Index(b, []byte("\n--"))
-			w.work += int64(len(b))
+		from, dash := 0, 0 // where the line end before the dashes begins, and they
+		if scanned >= 0 {
+			i := bytes.Index(b[scanned:], lineOfDashes)
 			if i < 0 {
+				w.work += int64(len(b) - scanned)
 				keep := tail(b)
 				w.pass(b[:len(b)-keep])
-				w.start = w.end - keep
+				w.start, scanned = w.end-keep, 0
 				if !w.fill() {
 					w.pass(b[len(b)-keep:])
 					w.start = w.end
@@ -288,41 +290,41 @@ func (w *walker) content() (at int, closing, met bool) {
 				}
 				continue
 			}
-			if i > 0 && b[i-1] == '\r' {
-				i--
-				eol++
+			w.work += int64(i)
+			from, dash = scanned+i, scanned+i+1
+			if from > 0 && b[from-1] == '\r' {
+				from--
 			}
-			eol++
-			w.pass(b[:i])
-			w.start += i
-			b = b[i:]
-			w.work -= int64(len(b))
 		}
-		line := b[eol:]
-		n := bytes.IndexByte(line, '\n')
-		if n < 0 && len(line) <= maxBoundary+16 && w.fill() {
-			continue // with the whole line
+		line := b[dash:]
+		n := bytes.IndexByte(line[:min(len(line), maxBoundaryLine)], '\n') + 1
+		if n == 0 && len(line) < maxBoundaryLine {
+			w.pass(b[:from])
+			w.start += from
+			if scanned > 0 {
+				scanned = 0
+			}
+			if w.fill() {
+				continue // with the whole line
+			}
+			b, from, dash, n = b[from:], 0, dash-from, len(line)
 		}
-		if begin && len(line) == 0 {
-			return 0, false, false
-		}
-		if n < 0 {
-			n = len(line) - 1
-		}
-		if at, closing, met = w.boundary(line[:n+1]); met {
-			w.start += eol + n + 1
+		w.work += int64(n)
+		if at, closing, met = w.boundary(line[:n]); met {
+			w.pass(b[:from])
+			w.start += dash + n
 			return at, closing, true
 		}
-		begin = false
-		n = min(2, len(line)) // the dashes; they are no boundary
-		if line[0] != '-' {
-			n = 0
+		scanned = min(dash+2, len(b))
+		if scanned > dash && b[dash] != '-' { // the content begins with another line
+			scanned = 0
 		}
-		w.pass(b[:eol+n])
-		w.start += eol + n
 	}
-	return 0, false, false
 }
+
+const maxBoundaryLine = maxBoundary + 16
+
+var lineOfDashes = []byte("\n--")
 
 // tail is how much of the end of b could be the begin of a line end with a
 // boundary behind it.
@@ -347,27 +349,46 @@ func tail(b []byte) int {
 // boundary says whether a line is the boundary of an open multipart: the
 // innermost counts.
 func (w *walker) boundary(line []byte) (at int, closing, ok bool) {
-	if len(line) < 3 || line[0] != '-' || line[1] != '-' || len(line) > maxBoundary+16 {
+	if len(line) < 3 || line[0] != '-' || line[1] != '-' || len(line) > maxBoundaryLine {
 		return 0, false, false
 	}
-	line = bytes.TrimRight(line[2:], " \t\r\n")
-	for i := len(w.levels) - 1; i >= 0; i-- {
-		b := w.levels[i].boundary
-		w.work++
-		if len(line) == len(b) {
-			w.work += int64(len(b))
-			if bytes.Equal(line, b) {
-				return i, false, true
-			}
-		}
-		if len(line) == len(b)+2 && line[len(b)] == '-' && line[len(b)+1] == '-' {
-			w.work += int64(len(b))
-			if bytes.HasPrefix(line, b) {
-				return i, true, true
-			}
+	for line = line[2:]; len(line) > 0 && space(line[len(line)-1]); {
+		line = line[:len(line)-1]
+	}
+	at = w.level(line)
+	if n := len(line) - 2; n > 0 && line[n] == '-' && line[n+1] == '-' {
+		if i := w.level(line[:n]); i > at {
+			return i, true, true
 		}
 	}
-	return 0, false, false
+	return at, false, at >= 0
+}
+
+func space(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// level is the innermost with that boundary, -1 when there is none. Of many it
+// does not try each: a line costs the same however deep it stands.
+func (w *walker) level(boundary []byte) int {
+	w.work += int64(len(boundary))
+	if len(w.levels) <= 4 {
+		for i := len(w.levels) - 1; i >= 0; i-- {
+			if bytes.Equal(w.levels[i].boundary, boundary) {
+				return i
+			}
+		}
+		return -1
+	}
+	if !w.indexed {
+		w.index, w.indexed = make(map[string]int, len(w.levels)), true
+		for i := range w.levels {
+			w.index[string(w.levels[i].boundary)] = i
+			w.work += int64(len(w.levels[i].boundary))
+		}
+	}
+	if i, ok := w.index[string(boundary)]; ok {
+		return i
+	}
+	return -1
 }
 
 // pass gives content to whom it may concern.
