@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -392,7 +394,11 @@ func (s *session) clean(text string) string {
 // explain asks diagnosis, with all that is known of this case.
 func (s *session) explain(text string, err error) mailgrant.Finding {
 	set := s.way.Settings
-	facts := wire.Facts(s.way, s.token, s.step)
+	step := s.step
+	if step == "tls" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		step = "connect" // it hung up before a word: that passes, and says nothing of its TLS
+	}
+	facts := wire.Facts(s.way, s.token, step)
 	facts["host"], facts["port"] = set.POPHost, strconv.Itoa(set.POPPort)
 	facts["tls"] = map[bool]string{true: "implicit", false: "starttls"}[set.POPSecurity == "tls"]
 	if s.mech != "" {
