@@ -240,17 +240,27 @@ func headerKey(header []byte, size int64) string {
 
 // remembered is how many unique ids are kept from one session to the next. Of a
 // larger mailbox nobody is told what vanished.
-const remembered = 20_000
+const remembered = 10_000
+
+// A memory is what was listed the last time. It waits as long as the mailbox does,
+// so it is small.
+type memory struct {
+	names  string          // the unique ids, a line each
+	missed map[string]bool // those that were missing then for the first time
+}
 
 // vanished tells of what is not listed any more. See above.
 func (b *inbox) vanished(ctx context.Context) error {
-	here := b.present()
+	here, names := b.present()
 	var gone []string
-	for name, was := range b.before {
-		if _, listed := here[name]; listed || b.deleted[name] {
-			continue
+	missed := map[string]bool{}
+	for name := range strings.Lines(b.before.names) {
+		if name = name[:len(name)-1]; !here[name] && !b.deleted[name] {
+			missed[name] = true
 		}
-		if here[name] = false; !was {
+	}
+	for name := range b.before.missed {
+		if !here[name] {
 			gone = append(gone, name)
 		}
 	}
@@ -266,29 +276,32 @@ func (b *inbox) vanished(ctx context.Context) error {
 	}
 	for _, name := range gone {
 		delete(b.deleted, name)
-		delete(here, name)
 	}
-	if b.before = here; len(here) > remembered {
-		b.before = nil
-	}
+	b.before = memory{names, missed}
 	return nil
 }
 
 // present are the unique ids that are listed, as far as they are to be compared
-// with others. Those that are there no more are false.
-func (b *inbox) present() map[string]bool {
+// with others: as a set, and as what is remembered.
+func (b *inbox) present() (here map[string]bool, names string) {
 	l := b.s.listed
 	few := b.r.Gone != nil && len(l.entries) <= remembered
-	here := map[string]bool{}
+	if !few {
+		b.before = memory{}
+	}
+	here = map[string]bool{}
+	var lines strings.Builder
 	for _, e := range l.entries {
-		if name := l.name(e); e.len > 0 && (few || b.deleted[name]) {
-			here[name] = true
+		name := l.name(e)
+		if e.len == 0 || !few && !b.deleted[name] {
+			continue
+		}
+		here[name] = true
+		if few {
+			lines.WriteString(name + "\n")
 		}
 	}
-	if !few {
-		b.before = nil
-	}
-	return here
+	return here, lines.String()
 }
 
 // header gives the header of a message, or what of it is looked at. refused says

@@ -47,7 +47,7 @@ type inbox struct {
 	looked map[uint32]string // keys that had to be looked for, by number
 	hashes map[string]int    // how often each came
 
-	before  map[string]bool // see vanished
+	before  memory          // see vanished
 	deleted map[string]bool // unique ids that we deleted and that were not missing yet
 	refused map[string]int  // how often, by key
 }
