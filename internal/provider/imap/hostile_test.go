@@ -42,7 +42,8 @@ func answers(conn net.Conn, verb string, attack func(w io.Writer, tag string)) {
 			continue
 		}
 		said := map[string]string{"LIST": "* LIST () \"/\" INBOX\r\n", "SELECT": "* 2 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 3] x\r\n", "UID SEARCH": "* SEARCH 1 2\r\n",
-			"UID FETCH 1:2 ": "* 1 FETCH (UID 1 RFC822.SIZE 3)\r\n* 2 FETCH (UID 2 RFC822.SIZE 3)\r\n", "UID FETCH 1 ": "* 1 FETCH (UID 1 BODY[] {3}\r\nabc)\r\n", "UID FETCH 2 ": "* 2 FETCH (UID 2 BODY[] {3}\r\nabc)\r\n"}
+			"UID FETCH 1:2 (UID I": "* 1 FETCH (UID 1 RFC822.SIZE 3)\r\n* 2 FETCH (UID 2 RFC822.SIZE 3)\r\n", "UID FETCH 1:2 (UID B": "* 1 FETCH (UID 1 BODY[] {3}\r\nabc)\r\n* 2 FETCH (UID 2 BODY[] {3}\r\nabc)\r\n",
+			"UID FETCH 2 (UID B": "* 2 FETCH (UID 2 BODY[] {3}\r\nabc)\r\n"}
 		for v, s := range said {
 			if strings.HasPrefix(command, v) {
 				io.WriteString(c, s)
@@ -108,18 +109,18 @@ var attacks = []struct {
 	{"zero, found", "UID SEARCH", once("* SEARCH 0\r\n"), false},
 	{"a million found", "UID SEARCH", forever("* SEARCH", " 1"), false},
 	{"a million found in many lines", "UID SEARCH", forever("", "* SEARCH 1 2 3 4 5 6 7 8 9\r\n"), false},
-	{"10k deep", "UID FETCH 1:2", once("* 1 FETCH (UID 1 ENVELOPE " + strings.Repeat("(", 10_000) + strings.Repeat(")", 10_000) + ")\r\n"), false},
-	{"64 deep", "UID FETCH 1:2", once("* 1 FETCH (UID 1 ENVELOPE " + strings.Repeat("(", 64) + "NIL" + strings.Repeat(")", 64) + " RFC822.SIZE 3)\r\n* 2 FETCH (UID 2 RFC822.SIZE 3)\r\n"), true},
-	{"endless depth", "UID FETCH 1:2", forever("* 1 FETCH (UID 1 ENVELOPE ", "("), false},
-	{"endless fetch", "UID FETCH 1:2", forever("", "* 1 FETCH (UID 9 FLAGS (\\Seen))\r\n"), false},
-	{"unclosed", "UID FETCH 1:2", once("* 1 FETCH (UID 1 FLAGS (\\Seen\r\n"), false},
-	{"unasked body of 10 GB", "UID FETCH 1:2", forever("* 1 FETCH (UID 1 BODY[] {10737418240}\r\n", "x"), false},
-	{"body of 10 GB of another", "UID FETCH 1 ", forever("* 1 FETCH (UID 5 BODY[] {10737418240}\r\n", "x"), false},
-	{"endless bodies of another", "UID FETCH 1 ", forever("", "* 1 FETCH (UID 5 BODY[] {5}\r\nabcde)\r\n"), false},
-	{"body within a body", "UID FETCH 1 ", once("* 1 FETCH (UID 1 BODY[] {3}\r\nabc BODY[] {3}\r\nabc)\r\n"), true},
-	{"endless line behind a body", "UID FETCH 1 ", forever("* 1 FETCH (UID 1 BODY[] {3}\r\nabc", " FLAGS"), false},
-	{"body of no number", "UID FETCH 1 ", once("* 1 FETCH (UID 1 BODY[] {-3}\r\nabc)\r\n"), false},
-	{"quoted body without end", "UID FETCH 1 ", once("* 1 FETCH (UID 1 BODY[] \"abc\r\n"), false},
+	{"10k deep", "UID FETCH 1:2 (UID I", once("* 1 FETCH (UID 1 ENVELOPE " + strings.Repeat("(", 10_000) + strings.Repeat(")", 10_000) + ")\r\n"), false},
+	{"64 deep", "UID FETCH 1:2 (UID I", once("* 1 FETCH (UID 1 ENVELOPE " + strings.Repeat("(", 64) + "NIL" + strings.Repeat(")", 64) + " RFC822.SIZE 3)\r\n* 2 FETCH (UID 2 RFC822.SIZE 3)\r\n"), true},
+	{"endless depth", "UID FETCH 1:2 (UID I", forever("* 1 FETCH (UID 1 ENVELOPE ", "("), false},
+	{"endless fetch", "UID FETCH 1:2 (UID I", forever("", "* 1 FETCH (UID 9 FLAGS (\\Seen))\r\n"), false},
+	{"unclosed", "UID FETCH 1:2 (UID I", once("* 1 FETCH (UID 1 FLAGS (\\Seen\r\n"), false},
+	{"unasked body of 10 GB", "UID FETCH 1:2 (UID I", forever("* 1 FETCH (UID 1 BODY[] {10737418240}\r\n", "x"), false},
+	{"body of 10 GB of another", "UID FETCH 1:2 (UID B", forever("* 1 FETCH (UID 5 BODY[] {10737418240}\r\n", "x"), false},
+	{"endless bodies of another", "UID FETCH 1:2 (UID B", forever("", "* 1 FETCH (UID 5 BODY[] {5}\r\nabcde)\r\n"), false},
+	{"body within a body", "UID FETCH 1:2 (UID B", once("* 1 FETCH (UID 1 BODY[] {3}\r\nabc BODY[] {3}\r\nabc)\r\n"), true},
+	{"endless line behind a body", "UID FETCH 1:2 (UID B", forever("* 1 FETCH (UID 1 BODY[] {3}\r\nabc", " FLAGS"), false},
+	{"body of no number", "UID FETCH 1:2 (UID B", once("* 1 FETCH (UID 1 BODY[] {-3}\r\nabc)\r\n"), false},
+	{"quoted body without end", "UID FETCH 1:2 (UID B", once("* 1 FETCH (UID 1 BODY[] \"abc\r\n"), false},
 }
 
 // IM-06: whatever a server sends, the session ends, nothing panics, and little

@@ -105,7 +105,7 @@ func (l *link) spend(n int) error {
 
 // readLine adds what comes up to the next line end, which it leaves out.
 func (l *link) readLine() error {
-	for {
+	for from := len(l.line); ; {
 		if l.r == l.w {
 			if err := l.fill(); err != nil {
 				return cut(err, len(l.line) > 0)
@@ -122,7 +122,10 @@ func (l *link) readLine() error {
 		l.line = append(l.line, part...)
 		l.r += len(part)
 		if end >= 0 {
-			l.line = bytes.TrimSuffix(l.line[:len(l.line)-1], []byte("\r"))
+			l.line = l.line[:len(l.line)-1]
+			if n := len(l.line) - 1; n >= from && l.line[n] == '\r' {
+				l.line = l.line[:n]
+			}
 			return nil
 		}
 	}

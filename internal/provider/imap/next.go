@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -21,10 +22,8 @@ const (
 )
 
 const (
-	ahead    = 8       // messages asked for before the first has come
-	beyond   = 8 << 20 // more than this over the limit is not read past
-	triesMax = 5       // connections that one message may cost
-	inARow   = 2       // messages refused one after the other that are their own fault
+	triesMax = 5 // connections that one message may cost
+	inARow   = 2 // messages refused one after the other that are their own fault
 )
 
 // A takeError is one of our own side: the connection is fine.
@@ -32,7 +31,7 @@ type takeError struct{ err error }
 
 func (e *takeError) Error() string { return e.err.Error() }
 
-// errPageEnds ends a page before its bounds.
+// errPageEnds says that what comes next would be too much for the page.
 var errPageEnds = errors.New("the page ends here")
 
 // A page is what one Next has given so far.
@@ -68,6 +67,7 @@ func (s *session) Next(ctx context.Context, from provider.Cursor, take func(prov
 	for _, t := range s.folders {
 		more = more || t.due || len(t.pending)+len(t.odd) > 0
 	}
+	s.stirred = s.stirred || p.n > 0
 	s.given = at.cursor()
 	return s.given, more && err == nil, err
 }
@@ -97,12 +97,6 @@ func (s *session) readFolder(ctx context.Context, t *tracked, p *page) error {
 	return nil
 }
 
-// A wanted is a message to be given.
-type wanted struct {
-	fetched
-	tag string // of the command that asks for its bytes
-}
-
 // readSome gives the next messages of a folder, as many as the page still holds.
 func (s *session) readSome(t *tracked, p *page) error {
 	list, odd := &t.pending, false
@@ -114,18 +108,15 @@ func (s *session) readSome(t *tracked, p *page) error {
 	if err != nil {
 		return err
 	}
-	var batch []wanted // in the order of uids
+	var batch []fetched // in the order of uids; what is gone is not there
 	for _, uid := range uids {
-		f, known := about[uid]
-		if known || !all {
+		if f, known := about[uid]; known || !all {
 			f.uid = uid
-			batch = append(batch, wanted{fetched: f})
+			batch = append(batch, f)
 		}
 	}
-	s.link.bodies = true
-	defer func(l *link) { l.bodies = false }(s.link)
-	sent, bytes := 0, p.bytes
-	done := func(uid uint32) {
+	h := &handing{s: s, t: t, p: p}
+	h.done = func(uid uint32) {
 		for len(*list) > 0 && (*list)[0] <= uid {
 			*list = (*list)[1:]
 		}
@@ -134,26 +125,272 @@ func (s *session) readSome(t *tracked, p *page) error {
 			s.places[t.name] = at
 		}
 	}
-	for i := range batch {
-		if sent-i < ahead/2 {
-			if sent, bytes, err = s.ask(batch, sent, i+ahead, bytes, p.n+i > 0); err != nil {
+	if err := h.all(batch); err != nil {
+		return err
+	}
+	h.done(uids[len(uids)-1])
+	return nil
+}
+
+// A handing gives the messages of one folder to whoever reads, in their order.
+type handing struct {
+	s     *session
+	t     *tracked
+	p     *page
+	done  func(uid uint32) // moves the cursor behind it
+	alone bool             // the next one is asked for by itself
+}
+
+// all gives them, with one command for as many as the page holds. Commands that
+// follow each other without waiting would not do: Dovecot answers several at
+// once, so that bytes come before the end of another's command.
+func (h *handing) all(batch []fetched) error {
+	for len(batch) > 0 {
+		n := h.plain(batch)
+		if n == 0 {
+			if err := h.without(batch[0]); err != nil {
 				return err
 			}
-			if sent == i { // what comes would be too much for this page
-				p.done = true
-				return errPageEnds
-			}
+			batch = batch[1:]
+			continue
 		}
-		w := &batch[i]
-		if !s.tooOld(w.fetched) {
-			if err := s.give(t, w, p, func() { done(w.uid) }); err != nil {
-				return s.abandon(t, batch[i:sent], err)
-			}
+		if n = h.fits(batch[:n]); n == 0 {
+			h.p.done = true
+			return errPageEnds
 		}
-		done(w.uid)
+		if h.alone || h.s.single {
+			n = 1
+		}
+		given, err := h.fetch(batch[:n])
+		if err != nil {
+			return err
+		}
+		h.alone = given < n
+		batch = batch[given:]
 	}
-	done(uids[len(uids)-1]) // what is gone at the end
 	return nil
+}
+
+func (h *handing) at() place { return h.s.places[h.t.name] }
+
+// plain is how many of the first are to be fetched.
+func (h *handing) plain(batch []fetched) int {
+	for i, f := range batch {
+		if h.s.tooOld(f) || h.s.tooLarge(f.size) {
+			return i
+		}
+	}
+	return len(batch)
+}
+
+// fits is how many of the first the page still holds. It holds one in any case.
+func (h *handing) fits(batch []fetched) int {
+	bytes := h.p.bytes
+	for i, f := range batch {
+		if bytes += f.size; bytes > pageBytes && h.p.n+i > 0 {
+			return i
+		}
+	}
+	return len(batch)
+}
+
+// without passes a message that is not fetched.
+func (h *handing) without(f fetched) error {
+	if !h.s.tooOld(f) {
+		if err := h.p.add(h.incoming(f), 0); err != nil {
+			return err
+		}
+	}
+	h.done(f.uid)
+	return nil
+}
+
+func (h *handing) incoming(f fetched) provider.Incoming {
+	return provider.Incoming{Remote: h.at().remote(h.t.name, f.uid), Folder: h.t.name, ReceivedAt: f.at, Size: f.size}
+}
+
+// fetch asks for the bytes of some messages and gives them as they come. It says
+// how many were given. One that does not come where it is expected ends that: the
+// next command asks for it alone, and its answer says whether it is gone. Nothing
+// is ever passed over because something else came instead.
+func (h *handing) fetch(run []fetched) (given int, err error) {
+	s := h.s
+	uids, total := make([]uint32, len(run)), int64(0)
+	for i, f := range run {
+		uids[i] = f.uid
+		total += f.size
+	}
+	tag, err := s.send(s.c.limits.command, "UID FETCH "+uidSet(uids)+" (UID BODY.PEEK[])")
+	if err != nil {
+		return 0, err
+	}
+	s.link.left += int(min(total, pageBytes))
+	s.link.bodies = true
+	defer func(l *link) { l.bodies = false }(s.link)
+	for {
+		r, err := s.next()
+		switch {
+		case err != nil && given < len(run):
+			return given, h.lost(run[given], err)
+		case err != nil:
+			return given, err
+		case r.tag == tag:
+			return h.end(run, given, r)
+		case r.tag != "":
+			return given, errGarbled
+		case r.kind != "FETCH":
+			continue
+		}
+		f, err := readFetch(r.rest)
+		if err != nil {
+			return given, err
+		}
+		if !f.here && !f.whole {
+			continue
+		}
+		if given == len(run) || f.uid != run[given].uid && (f.uid != 0 || len(run) > 1) {
+			s.single = s.single || f.uid == 0 // its number comes behind its bytes
+			if err := s.passBody(); err != nil {
+				return given, err
+			}
+			continue
+		}
+		if err := h.body(run[given], f); err != nil {
+			return given, h.abandon(tag, err)
+		}
+		given++
+		s.refusals = 0
+		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
+	}
+}
+
+// end is the end of a fetch.
+func (h *handing) end(run []fetched, given int, r response) (int, error) {
+	no := &refused{r}
+	switch {
+	case given == len(run):
+		return given, nil
+	case r.kind == "OK" && len(run) == 1: // gone, between the two questions
+		h.done(run[0].uid)
+		return 1, nil
+	case r.kind == "OK":
+		return given, nil
+	case len(run) == 1:
+		return h.refusal(run[0], no)
+	case h.s.ofMessage(no):
+		return given, nil
+	}
+	return given, no
+}
+
+// body hands over the bytes as they come.
+func (h *handing) body(w, f fetched) error {
+	s, in := h.s, h.incoming(w)
+	if f.whole {
+		in.Body = strings.NewReader(f.body)
+		if s.tooLarge(int64(len(f.body))) {
+			in.Body, in.Size = nil, int64(len(f.body))
+		}
+		if err := h.p.add(in, int64(len(f.body))); err != nil {
+			return err
+		}
+		h.done(w.uid)
+		return nil
+	}
+	b := s.link.body
+	if s.tooLarge(b.n) {
+		in.Size = b.n
+		if err := h.p.add(in, 0); err != nil {
+			return err
+		}
+		h.done(w.uid)
+		return s.passBody()
+	}
+	b.end = func() error {
+		r, err := parse(s.link.line)
+		if err != nil {
+			return err
+		}
+		if rest, err := readFetch(r.rest); err != nil || rest.uid != 0 && rest.uid != w.uid {
+			return errGarbled
+		}
+		return nil
+	}
+	in.Body = b
+	err := h.p.add(in, b.n)
+	if b.err != nil && b.err != io.EOF {
+		return h.lost(w, b.err)
+	}
+	if err == nil {
+		h.done(w.uid)
+	}
+	return err
+}
+
+// abandon leaves a fetch in the middle. After an error of our own side the
+// answers that are on their way are heard out and the session goes on.
+func (h *handing) abandon(tag string, err error) error {
+	var take *takeError
+	if !errors.As(err, &take) {
+		return err
+	}
+	s := h.s
+	s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
+	herr := s.passBody()
+	if herr == nil {
+		_, herr = s.hear(tag, func(response) error { return s.passBody() })
+	}
+	if no := (*refused)(nil); herr != nil && !errors.As(herr, &no) {
+		s.hangUp()
+	}
+	return err
+}
+
+// lost is a connection that ended over the bytes of one message. When that
+// happens over and over it is the message.
+func (h *handing) lost(w fetched, err error) error {
+	at := h.at()
+	if at.Next > uint64(w.uid) || errors.Is(err, net.ErrClosed) { // closed by ourselves: somebody ended the context
+		return err
+	}
+	at.Next, at.Tries = uint64(w.uid), at.Tries+1
+	h.s.places[h.t.name] = at
+	if at.Tries < triesMax {
+		return err
+	}
+	in := h.incoming(w)
+	in.Err = wire.Error(h.s.explain(err), err, "%s does not give this message: the connection is lost each time", h.s.way.Settings.IMAPHost)
+	if terr := h.p.add(in, 0); terr != nil {
+		return terr
+	}
+	h.done(w.uid)
+	return err
+}
+
+// refusal is a no to one message. The first time it is asked for again; the
+// second time it is the message's own fault, unless what the server says is about
+// the mailbox, or it refuses one after the other.
+func (h *handing) refusal(w fetched, no *refused) (int, error) {
+	s, at := h.s, h.at()
+	switch {
+	case !s.ofMessage(no):
+		return 0, no
+	case h.t.retry != w.uid:
+		h.t.retry = w.uid
+		return 0, nil
+	case s.refusals >= inARow && at.Tries+1 < triesMax && at.Next <= uint64(w.uid):
+		at.Next, at.Tries = uint64(w.uid), at.Tries+1
+		s.places[h.t.name] = at
+		return 0, no
+	}
+	s.refusals++
+	in := h.incoming(w)
+	in.Err = wire.Error(s.explain(no), no, "%s does not give this message", s.way.Settings.IMAPHost)
+	if err := h.p.add(in, 0); err != nil {
+		return 0, err
+	}
+	h.done(w.uid)
+	return 1, nil
 }
 
 func (s *session) tooOld(f fetched) bool { return !f.at.IsZero() && f.at.Before(s.reading.Since) }
@@ -192,129 +429,6 @@ func (s *session) describe(uids []uint32) (about map[uint32]fetched, all bool, e
 	return about, true, err
 }
 
-// ask sends the commands for the next messages, up to batch[to], in one write.
-func (s *session) ask(batch []wanted, from, to int, bytes int64, some bool) (int, int64, error) {
-	var out strings.Builder
-	i := from
-	for ; i < min(to, len(batch)); i++ {
-		w := &batch[i]
-		if s.tooOld(w.fetched) || s.tooLarge(w.size) {
-			continue
-		}
-		if bytes += w.size; bytes > pageBytes && (some || i > 0) {
-			bytes -= w.size
-			break
-		}
-		w.tag = s.link.tag()
-		fmt.Fprintf(&out, "%s UID FETCH %d (UID BODY.PEEK[])\r\n", w.tag, w.uid)
-	}
-	if out.Len() == 0 {
-		return i, bytes, nil
-	}
-	s.link.conn.SetDeadline(time.Now().Add(s.c.limits.command))
-	return i, bytes, s.link.write([]byte(out.String()))
-}
-
-// give hands one message over.
-func (s *session) give(t *tracked, w *wanted, p *page, done func()) error {
-	in := provider.Incoming{Remote: s.places[t.name].remote(t.name, w.uid), Folder: t.name, ReceivedAt: w.at, Size: w.size}
-	if w.tag == "" {
-		return p.add(in, 0)
-	}
-	s.link.left = floodMax
-	s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
-	given := false
-	for {
-		r, err := s.next()
-		switch {
-		case err != nil:
-			if given {
-				return err
-			}
-			return s.lost(t, w, in, p, err, done)
-		case r.tag == w.tag:
-			w.tag = ""
-			if given || r.kind == "OK" { // or gone, between the two questions
-				if given {
-					s.refusals = 0
-				}
-				return nil
-			}
-			return s.refusal(t, w, in, p, &refused{r})
-		case r.tag != "":
-			return errGarbled
-		case r.kind != "FETCH":
-			continue
-		}
-		f, err := readFetch(r.rest)
-		if err != nil {
-			return err
-		}
-		if given || !f.here && !f.whole || f.uid != 0 && f.uid != w.uid {
-			if err := s.boundBody(r); err != nil {
-				return err
-			}
-			continue
-		}
-		given = true
-		if err := s.body(t, w, in, f, p, done); err != nil {
-			return err
-		}
-		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
-	}
-}
-
-// body hands over the bytes as they come.
-func (s *session) body(t *tracked, w *wanted, in provider.Incoming, f fetched, p *page, done func()) error {
-	if f.whole {
-		in.Body = strings.NewReader(f.body)
-		if s.tooLarge(int64(len(f.body))) {
-			in.Body = nil
-		}
-		err := p.add(in, int64(len(f.body)))
-		if err == nil {
-			done()
-		}
-		return err
-	}
-	b := s.link.body
-	if s.tooLarge(b.n) {
-		in.Size = b.n
-		if err := p.add(in, 0); err != nil {
-			return err
-		}
-		done()
-		if b.n > s.reading.Max+beyond {
-			return errFlood // nobody waits for the rest
-		}
-		return nil
-	}
-	b.end = func() error {
-		if rest, err := readFetch(s.tail()); err != nil || rest.uid != 0 && rest.uid != w.uid {
-			return errGarbled
-		}
-		return nil
-	}
-	in.Body = b
-	err := p.add(in, b.n)
-	if b.err != nil && b.err != io.EOF {
-		return s.lost(t, w, in, p, b.err, done)
-	}
-	if err == nil {
-		done()
-	}
-	return err
-}
-
-// tail is the answer behind the bytes of a message.
-func (s *session) tail() []byte {
-	r, err := parse(s.link.line)
-	if err != nil {
-		return nil
-	}
-	return r.rest
-}
-
 // add gives one message to whoever reads.
 func (p *page) add(in provider.Incoming, n int64) error {
 	if err := p.take(in); err != nil {
@@ -325,31 +439,9 @@ func (p *page) add(in provider.Incoming, n int64) error {
 	return nil
 }
 
-// abandon leaves a page in the middle. After an error of our own side, or when
-// one message is asked for again, the answers that are on their way are heard
-// out and the session goes on.
-func (s *session) abandon(t *tracked, open []wanted, err error) error {
-	var take *takeError
-	if err != errPageEnds && !errors.As(err, &take) {
-		return err
-	}
-	for _, w := range open {
-		if w.tag == "" {
-			continue
-		}
-		s.link.left = floodMax + int(min(w.size, pageBytes))
-		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
-		var no *refused
-		if _, herr := s.hear(w.tag, s.boundBody); herr != nil && !errors.As(herr, &no) {
-			s.hangUp()
-			break
-		}
-	}
-	return err
-}
-
-// boundBody counts the bytes that nobody reads as part of the answer.
-func (s *session) boundBody(response) error {
+// passBody counts bytes that nobody reads as part of the answer: there are bounds
+// to what is read past.
+func (s *session) passBody() error {
 	b := s.link.body
 	if b == nil {
 		return nil
@@ -359,47 +451,6 @@ func (s *session) boundBody(response) error {
 	}
 	s.link.left -= int(b.n)
 	return nil
-}
-
-// lost is a connection that ended over the bytes of one message. When that
-// happens over and over it is the message.
-func (s *session) lost(t *tracked, w *wanted, in provider.Incoming, p *page, err error, done func()) error {
-	at := s.places[t.name]
-	if at.Next > uint64(w.uid) || errors.Is(err, context.Canceled) {
-		return err
-	}
-	at.Next, at.Tries = uint64(w.uid), at.Tries+1
-	s.places[t.name] = at
-	if at.Tries < triesMax {
-		return err
-	}
-	in.Body, in.Err = nil, wire.Error(s.explain(err), err, "%s does not give this message: the connection is lost each time", s.way.Settings.IMAPHost)
-	if terr := p.add(in, 0); terr != nil {
-		return terr
-	}
-	done()
-	return err
-}
-
-// refusal is a no to one message. The first time it is asked for again, by
-// itself; the second time it is the message's own fault, unless what the server
-// says is about the mailbox, or it refuses one after the other.
-func (s *session) refusal(t *tracked, w *wanted, in provider.Incoming, p *page, no *refused) error {
-	at := s.places[t.name]
-	switch {
-	case !s.ofMessage(no):
-		return no
-	case t.retry != w.uid:
-		t.retry, p.done = w.uid, true
-		return errPageEnds
-	case s.refusals >= inARow && at.Tries+1 < triesMax && at.Next <= uint64(w.uid):
-		at.Next, at.Tries = uint64(w.uid), at.Tries+1
-		s.places[t.name] = at
-		return no
-	}
-	s.refusals++
-	in.Err = wire.Error(s.explain(no), no, "%s does not give this message", s.way.Settings.IMAPHost)
-	return p.add(in, 0)
 }
 
 // ofMessage says whether a no can be about one message.

@@ -42,6 +42,8 @@ type session struct {
 
 	places   places          // as of the last Next
 	given    provider.Cursor // what it gave back
+	single   bool            // the server tells a message's number behind its bytes
+	stirred  bool            // messages were taken since it was asked once more
 	refusals int             // messages refused one after the other
 	told     bool            // of what this server cannot do
 }
