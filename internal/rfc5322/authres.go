@@ -73,7 +73,7 @@ func afterAt(s string) string {
 
 // statements parts a field at its semicolons, without comments and quotes.
 func statements(v string) []string {
-	if strings.IndexAny(v, "(\"\\") >= 0 {
+	if strings.ContainsAny(v, "(\"\\") {
 		v = withoutComments(v)
 	}
 	parts := strings.Split(v, ";")

@@ -126,6 +126,9 @@ func (d *bouncing) recipient() {
 	if r.Diagnostic == "" {
 		r.Diagnostic = d.info
 	}
+	if r.Status == "" {
+		r.Status = statusIn(r.Diagnostic)
+	}
 	if has := d.has; has && r.Address != "" && len(d.b.Recipients) < maxBounced {
 		if r.Action == "" {
 			r.Action = actionOf(r.Status)
@@ -244,7 +247,7 @@ func (d *bouncing) qmail(text string) bool {
 		var p string
 		var more bool
 		p, text, more = strings.Cut(text, "\n\n")
-		if head, why, ok := strings.Cut(p, ">:\n"); ok && strings.HasPrefix(head, "<") && len(report.Recipients) < maxBounced {
+		if head, why, ok := strings.Cut(p+"\n", ">:\n"); ok && strings.HasPrefix(head, "<") && len(report.Recipients) < maxBounced {
 			if _, not := parseSpec(head[1:]); not != "" {
 				return false
 			}
@@ -272,14 +275,14 @@ func (d *bouncing) exim(recipients, text string) bool {
 		return false
 	}
 	d.b = &mailgrant.Bounce{}
-	said, copied, _ := strings.Cut(text, "\n------ This is a copy of ")
+	said, copied, _ := strings.Cut(text, "--- This is a copy of ")
 	for a := range strings.SplitSeq(recipients, ",") {
 		r := mailgrant.BounceRecipient{Address: reported(a), Action: "failed"}
 		if r.Address == "" || len(d.b.Recipients) == maxBounced {
 			continue
 		}
-		if _, why, ok := strings.Cut(said, "\n  "+strings.TrimSpace(a)+"\n"); ok {
-			why = indented(why, "    ")
+		if _, why, ok := strings.Cut(said, "\n  "+strings.TrimSpace(a)); ok {
+			why = indented(strings.TrimPrefix(strings.TrimPrefix(why, ":"), "\n"), "    ")
 			r.Diagnostic = clean(strings.Join(strings.Fields(why), " "), maxDiagnostic)
 			r.Status = statusIn(why)
 		}

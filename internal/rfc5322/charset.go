@@ -21,18 +21,19 @@ import (
 // charsets are names that the lists of IANA and of the browsers do not know, or
 // know in another way than mail uses them.
 var charsets = map[string]encoding.Encoding{
-	"gb2312":         simplifiedchinese.GB18030, // as everybody writes it; IANA's tables have none
-	"gbk":            simplifiedchinese.GB18030,
-	"cp936":          simplifiedchinese.GB18030,
-	"hz-gb-2312":     simplifiedchinese.HZGB2312,
-	"cp932":          japanese.ShiftJIS,
-	"iso-2022-jp-1":  japanese.ISO2022JP,
-	"iso-2022-jp-2":  japanese.ISO2022JP,
-	"iso-2022-jp-ms": japanese.ISO2022JP,
-	"cp50220":        japanese.ISO2022JP,
-	"ansi_x3.4-1968": nil,
-	"iso-8859-8-i":   charmap.ISO8859_8,
-	"utf-16":         xunicode.UTF16(xunicode.BigEndian, xunicode.UseBOM),
+	"gb2312":           simplifiedchinese.GB18030, // as everybody writes it; IANA's tables have none
+	"gbk":              simplifiedchinese.GB18030,
+	"cp936":            simplifiedchinese.GB18030,
+	"hz-gb-2312":       simplifiedchinese.HZGB2312,
+	"cp932":            japanese.ShiftJIS,
+	"iso-2022-jp-1":    japanese.ISO2022JP,
+	"iso-2022-jp-2":    japanese.ISO2022JP,
+	"iso-2022-jp-ms":   japanese.ISO2022JP,
+	"cp50220":          japanese.ISO2022JP,
+	"ansi_x3.4-1968":   nil,
+	"ansi_x3.110-1983": charmap.ISO8859_1, // RFC 1345; all of Latin 1, and what is met is that
+	"iso-8859-8-i":     charmap.ISO8859_8,
+	"utf-16":           xunicode.UTF16(xunicode.BigEndian, xunicode.UseBOM),
 }
 
 // encodingNamed finds a character set; nil is UTF-8, or none that is known.

@@ -3,6 +3,7 @@ package rfc5322
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 )
 
 // An entity is what the header of a part says of its content.
@@ -156,20 +157,27 @@ func eachField(block []byte, each func(name, v []byte)) {
 
 // head reads the header of a part, and stands at its content then.
 func (w *walker) head(root bool) entity {
-	block, cut := w.block()
-	begin := w.begun
+	n, next, cut := w.block()
 	if cut {
 		w.v.note("a header is larger than 256 KiB, and only its begin was read")
 	}
+	for root && w.end-w.start-next < guessed && w.fill() {
+	}
+	begin := w.start
+	block := w.buf[begin : begin+n]
+	w.start += next
 	var m mimeFields
 	used := w.fields(block, root, &m)
 	e := m.entity(w)
 	e.root = root
 	if root {
+		if e.charset == "" && strings.HasPrefix(e.kind, "multipart/") && !utf8.Valid(block) {
+			e.charset = w.ahead()
+		}
 		w.charset = e.charset
 		w.v.headed(&e)
 	}
-	if used < len(block) {
+	if used < n {
 		w.start = begin + used
 	} else if cut {
 		w.restOfHead()
@@ -177,49 +185,56 @@ func (w *walker) head(root bool) entity {
 	return e
 }
 
+// ahead is the character set of the first part that says one: a header in raw
+// bytes is most often written in the same.
+func (w *walker) ahead() string {
+	b := bytes.ToLower(w.buf[w.start:min(w.end, w.start+guessed)])
+	_, v, _ := bytes.Cut(b, []byte("charset="))
+	s, _ := cutAny(strings.TrimLeft(string(v[:min(len(v), 60)]), "\"' \t"), "\"'; \t\r\n")
+	if _, ok := encodingNamed(s); !ok {
+		return ""
+	}
+	return s
+}
+
 func empty(line []byte) bool {
 	return len(line) > 0 && (line[0] == '\n' || line[0] == '\r' && len(bytes.TrimLeft(line, "\r\n")) == 0)
 }
 
-// block is a header without its empty line; it stands at begun. cut says that it
-// is only the first part of it.
-func (w *walker) block() (block []byte, cut bool) {
+// block measures the header that begins here: n bytes without its empty line,
+// next with it. cut says that it is only the first part of it.
+func (w *walker) block() (n, next int, cut bool) {
 	at, seen := 0, 0
 	for {
 		b := w.buf[w.start:w.end]
-		w.begun = w.start
-		i := bytes.IndexByte(b[seen:], '\n')
-		w.work += int64(len(b) - seen)
-		if i >= 0 {
-			w.work -= int64(len(b) - seen - i)
+		end := bytes.IndexByte(b[seen:], '\n') + 1
+		if end > 0 {
+			w.work += int64(end)
+			end += seen
+		} else {
+			w.work += int64(len(b) - seen)
 		}
-		switch n := seen + i + 1; {
-		case i >= 0 && empty(b[at:n]):
-			w.start += n
-			return b[:at], false
-		case i >= 0 && w.isBoundary(b[at:n]):
-			w.start += at
-			return b[:at], false
-		case i >= 0 && n <= MaxHeader:
-			at, seen = n, n
+		switch {
+		case end > 0 && empty(b[at:end]):
+			return at, end, false
+		case end > 0 && w.isBoundary(b[at:end]):
+			return at, at, false
+		case end > 0 && end <= MaxHeader:
+			at, seen = end, end
 			continue
 		case len(b) > MaxHeader:
 			if at == 0 {
 				at = MaxHeader
 			}
-			w.start += at
-			return b[:at], true
+			return at, at, true
 		}
-		seen = len(b)
-		if w.fill() {
+		if seen = len(b); w.fill() {
 			continue
 		}
 		if w.isBoundary(b[at:]) {
-			w.start += at
-			return b[:at], false
+			return at, at, false
 		}
-		w.start = w.end
-		return b, false
+		return len(b), len(b), false
 	}
 }
 

@@ -135,13 +135,12 @@ func Texts(r io.Reader, max int) (text, html string, cut bool, err error) {
 
 type texts struct {
 	sorter
-	charset     string
 	plain, html collected
 	part        *collected // that the part belongs to
 }
 
 func (t *texts) field(fieldKind, []byte) {}
-func (t *texts) headed(e *entity)        { t.charset = e.charset }
+func (t *texts) headed(*entity)          {}
 func (t *texts) note(string)             {}
 func (t *texts) done() bool              { return false }
 

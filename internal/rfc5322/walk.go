@@ -39,7 +39,6 @@ type walker struct {
 	v          visitor
 	buf        []byte
 	start, end int // what is read and not yet passed on
-	begun      int // where the last header began
 	err        error
 	size       int64 // bytes read
 	work       int64 // bytes looked at
