@@ -219,8 +219,9 @@ func TestIM06HundredThousandMessages(t *testing.T) {
 	before := heap()
 	var got []string
 	readAll(t, b, func(in provider.Incoming) error { got = append(got, in.Remote); return nil })
-	if grew := heap() - before; grew > 16<<20 {
-		t.Errorf("a session of 100,000 messages holds %d KiB", grew>>10)
+	grew := heap() - before
+	if t.Logf("a session of 100,000 messages holds %d KiB", grew>>10); grew > 16<<20 {
+		t.Error("that is more than 16 MiB")
 	}
 	if !slices.Equal(got, []string{uidOf(99_999)}) {
 		t.Errorf("got %v", got)
