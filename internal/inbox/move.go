@@ -248,7 +248,7 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 
 func memoOf(pos store.Position, now time.Time) (m memo) {
 	if json.Unmarshal([]byte(pos.Doc), &m) != nil || m.Began.IsZero() {
-		m.Began = now.UTC()
+		m.Began = now.Add(-clockSlack).UTC().Truncate(time.Second) // providers date by the second
 	}
 	return m
 }

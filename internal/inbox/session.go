@@ -37,8 +37,9 @@ const (
 	// closeWithin is how long the goodbye to a server may take.
 	closeWithin = 5 * time.Second
 
-	// afterBatch is how many messages are marked, moved or deleted at once.
-	afterBatch = 100
+	// afterBatch is how many messages are marked, moved or deleted at once: by POP,
+	// each time costs a session, and some servers allow one in five minutes.
+	afterBatch = 1000
 
 	// afterPause is the time between tries of what is done after reading, where it
 	// fails; reading goes on.
@@ -339,7 +340,7 @@ func (s *session) arrival(ctx context.Context, m provider.Incoming) (c store.Col
 	if r := s.box.Receive; r.After != "" && r.After != mailgrant.AfterLeave {
 		c.After, s.undone = r.After, true
 	}
-	c.Loosely = !s.memo.Switched.IsZero() && !a.ReceivedAt.IsZero() && a.ReceivedAt.Before(s.memo.Switched.Add(switchSlack))
+	c.Loosely = !s.memo.Switched.IsZero() && !a.ReceivedAt.IsZero() && a.ReceivedAt.Before(s.memo.Switched.Add(clockSlack))
 	c.Words = words(*a)
 	c.Events = append(c.Events, s.told("arrival.new", *a))
 	if a.Bounce != nil {
@@ -349,9 +350,8 @@ func (s *session) arrival(ctx context.Context, m provider.Incoming) (c store.Col
 	return c, stored, nil
 }
 
-// switchSlack is how far the clocks of a provider and of this machine may be
-// apart.
-const switchSlack = 2 * time.Minute
+// clockSlack is how far the clocks of a provider and of this machine may be apart.
+const clockSlack = 2 * time.Minute
 
 // nowhere forgets what it is given: only headers are kept.
 type nowhere struct{ body.Store }
