@@ -43,8 +43,12 @@ type Webhook struct {
 }
 
 // Wants says whether the webhook is to be told of e. Mailboxes are those that its
-// app names.
+// app names. Of itself it is told nothing: what it does not take would add to what
+// it is to take.
 func (w Webhook) Wants(e Event, mailboxes []ID) bool {
+	if w.ID != "" && e.Subject == w.ID {
+		return false
+	}
 	if len(w.Kinds) > 0 && !slices.ContainsFunc(w.Kinds, func(p string) bool { return KindMatches(p, e.Kind) }) {
 		return false
 	}

@@ -44,9 +44,12 @@ type Replay struct {
 	DeadLetters bool         `json:"dead_letters,omitempty"`
 }
 
-// Replayed says how many events a replay goes through at most.
+// Replayed says what is told once more: of the events from one number to another
+// those that the webhook wants, or so many dead letters.
 type Replayed struct {
-	Events int64 `json:"events"`
+	From        int64 `json:"from,omitempty"`
+	To          int64 `json:"to,omitempty"`
+	DeadLetters int64 `json:"dead_letters,omitempty"`
 }
 
 // Webhooks are those of the organization.

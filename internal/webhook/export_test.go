@@ -7,6 +7,3 @@ func SetWithin(t *Teller, d time.Duration) { t.within = d }
 
 // Repeats is how many events at most are told again after a crash.
 const Repeats = repeats
-
-// DeliveryID is the webhook-id of an event.
-var DeliveryID = deliveryID

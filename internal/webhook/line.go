@@ -655,7 +655,7 @@ func (l *line) send(ctx context.Context, n *lane, now time.Time) bool {
 	l.active++
 	it, to := n.queue[0], l.target
 	go func() {
-		id := deliveryID(l.id, it.e)
+		id := DeliveryID(l.id, it.e)
 		l.t.Steps("webhook.before-post")
 		out := l.t.post(ctx, to, id, it.e)
 		l.t.Steps("webhook.after-answer")
@@ -736,7 +736,7 @@ func (l *line) try(it item, d done) mailgrant.Delivery {
 	r := mailgrant.Delivery{ID: d.id, Org: l.org, Webhook: l.id, Event: it.e.Seq, Kind: it.e.Kind, Mailbox: it.e.Mailbox, N: it.attempts,
 		At: d.out.at, Took: d.out.took, State: mailgrant.DeliveryRefused, Status: d.out.status, Answer: d.out.answer, Error: d.out.err}
 	if r.ID == "" {
-		r.ID = deliveryID(l.id, it.e)
+		r.ID = DeliveryID(l.id, it.e)
 	}
 	return r
 }

@@ -260,8 +260,8 @@ func TestEG06DeadLetters(t *testing.T) {
 		must(t, err)
 		settle(time.Minute)
 		got = len(strings.Fields(r.far.taken("cases", "mbx_a"))) + len(strings.Fields(r.far.taken("cases", "mbx_b")))
-		if waiting, left := r.counts(w); n != dead || got != 2*each || waiting+left != 0 {
-			t.Errorf("after the replay of %d: %d taken, %d wait, %d given up", n, got, waiting, left)
+		if waiting, left := r.counts(w); n.DeadLetters != dead || got != 2*each || waiting+left != 0 {
+			t.Errorf("after the replay of %+v: %d taken, %d wait, %d given up", n, got, waiting, left)
 		}
 	})
 }

@@ -61,9 +61,9 @@ func (o outcome) taken() bool { return o.err == "" }
 // idLetters keeps byte order in text order, as the other IDs do.
 var idLetters = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// deliveryID is the webhook-id: always the same for an event and a webhook, and
+// DeliveryID is the webhook-id: always the same for an event and a webhook, and
 // another for any other two. It begins with the time of the event, as a UUIDv7.
-func deliveryID(webhook mailgrant.ID, e mailgrant.Event) mailgrant.ID {
+func DeliveryID(webhook mailgrant.ID, e mailgrant.Event) mailgrant.ID {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %d %d %s %s", webhook, e.Seq, e.At.UnixMicro(), e.Kind, e.Subject)
 	u := h.Sum(nil)[:16]
@@ -117,7 +117,7 @@ func Sign(h http.Header, id mailgrant.ID, at time.Time, body []byte, secrets ...
 func signersOf(secrets []mailgrant.Secret) (l []*standardwebhooks.Webhook, err error) {
 	for _, s := range secrets {
 		w, err := standardwebhooks.NewWebhook(s.Reveal())
-		if err != nil {
+		if err != nil || !strings.HasPrefix(s.Reveal(), secretPrefix) || len(s.Reveal()) < secretMin {
 			return nil, errors.New("the secret of a webhook is not whsec_ and base64") // the library's error shows it
 		}
 		l = append(l, w)
@@ -188,7 +188,7 @@ func (t *Teller) post(ctx context.Context, to target, id mailgrant.ID, e mailgra
 	defer func() {
 		if p := recover(); p != nil {
 			t.Log.Error("telling a webhook failed inside", "delivery", id, "panic", p)
-			out.err = "mailgrant failed inside"
+			out.err = "it failed inside of mailgrant"
 		}
 		out.took = t.now().Sub(out.at)
 	}()

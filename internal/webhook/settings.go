@@ -17,6 +17,7 @@ import (
 const (
 	secretPrefix = "whsec_"
 	secretBytes  = 32
+	secretMin    = len(secretPrefix) + 32 // 24 bytes, the least that the standard allows
 
 	// BothFor is how long the secret before signs too after a rotation, where nobody
 	// says otherwise; bothMax the longest.
@@ -161,35 +162,38 @@ type Span struct {
 	DeadLetters  bool
 }
 
-// Replay has a webhook told once more of events that it may have been told of, and
-// says how many of the log or of the dead letters those are at most.
-func (t *Teller) Replay(ctx context.Context, org, id mailgrant.ID, s Span) (int64, error) {
+// A Replayed is what is told once more: events from one number to another, of which
+// a webhook is told what it wants, or so many dead letters.
+type Replayed struct{ From, To, DeadLetters int64 }
+
+// Replay has a webhook told once more of events that it may have been told of.
+func (t *Teller) Replay(ctx context.Context, org, id mailgrant.ID, s Span) (Replayed, error) {
 	w, err := t.Store.Webhook(ctx, org, id)
 	if err != nil {
-		return 0, err
+		return Replayed{}, err
 	}
 	if w.State == mailgrant.WebhookDisabled {
-		return 0, mailgrant.Errorf(mailgrant.Conflict, nil, "the webhook %s is switched off", w.Name).Fix("switch it on first: mailgrant webhook change %s --enable", id)
+		return Replayed{}, mailgrant.Errorf(mailgrant.Conflict, nil, "the webhook %s is switched off", w.Name).Fix("switch it on first: mailgrant webhook change %s --enable", id)
 	}
 	if s.DeadLetters {
 		n, err := t.Store.ReplayDead(ctx, org, id)
 		if err == nil {
 			t.Look(org, id)
 		}
-		return n, err
+		return Replayed{DeadLetters: n}, err
 	}
 	first, last, err := t.span(ctx, w, s)
 	if err != nil {
-		return 0, err
+		return Replayed{}, err
 	}
 	if last < first {
-		return 0, mailgrant.Errorf(mailgrant.Invalid, nil, "there are no events in that span").Fix("look at the log: mailgrant events").At("from")
+		return Replayed{}, mailgrant.Errorf(mailgrant.Invalid, nil, "there are no events in that span").Fix("look at the log: mailgrant events").At("from")
 	}
 	if err := t.Store.AddReplay(ctx, org, id, store.Replay{ID: mailgrant.NewID("rpl"), Position: first - 1, Until: last}); err != nil {
-		return 0, err
+		return Replayed{}, err
 	}
 	t.Look(org, id)
-	return last - first + 1, nil
+	return Replayed{From: first, To: last}, nil
 }
 
 // span finds the numbers of what is asked for.
@@ -248,7 +252,7 @@ func (t *Teller) eventOf(ctx context.Context, w mailgrant.Webhook, id mailgrant.
 		var l []mailgrant.Event
 		l, err = t.Store.Events(ctx, w.Org, store.EventFilter{After: after, Limit: 500})
 		for _, e := range l {
-			if deliveryID(w.ID, e) == id {
+			if DeliveryID(w.ID, e) == id {
 				return e.Seq, nil
 			}
 			after = e.Seq
@@ -310,6 +314,10 @@ func (t *Teller) checkURL(address string) error {
 		return nil
 	}
 	if err := t.May(u); err != nil {
+		if u.Scheme == "http" {
+			return mailgrant.Errorf(mailgrant.Invalid, err, "the URL of the webhook is not https").
+				Fix("use https; a server on your own network may speak http once its host:port is in egress.allow").At("url")
+		}
 		e := *mailgrant.AsError(err)
 		e.Code, e.Field = mailgrant.Invalid, "url"
 		return &e

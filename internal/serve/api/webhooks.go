@@ -157,7 +157,7 @@ func (c *call) replayWebhook() error {
 	if err != nil {
 		return err
 	}
-	return c.reply(client.Replayed{Events: n})
+	return c.reply(client.Replayed(n))
 }
 
 func (c *call) listDeliveries() error {
