@@ -14,7 +14,7 @@ var floors = []struct {
 }{
 	{"words", []string{""}},
 	{"wire", []string{"client", "docs"}},
-	{"ground", []string{"internal/diagnose", "internal/rfc5322", "internal/vault", "internal/egress"}},
+	{"ground", []string{"internal/diagnose", "internal/rfc5322", "internal/vault", "internal/egress", "internal/adopt"}},
 	{"store", []string{"internal/store"}},
 	{"cluster", []string{"internal/cluster", "internal/store/storetest", "internal/vault/vaulttest"}},
 	{"bodies", []string{"internal/body"}},
