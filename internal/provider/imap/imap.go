@@ -72,6 +72,8 @@ func Reader(c Config) provider.Reader {
 			defer s.Close()
 			return s.folderList(ctx)
 		},
+		Look:  func(ctx context.Context, w provider.Way) (provider.Seen, error) { return look(ctx, c, w) },
+		Login: func(ctx context.Context, w provider.Way) error { return login(ctx, c, w) },
 	}
 }
 

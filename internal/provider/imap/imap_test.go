@@ -30,7 +30,13 @@ import (
 	"github.com/mailgrant/mailgrant/internal/provider"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(elsewhere)); err == nil {
+		beServer(n)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // pair is a certificate for imap.example and 127.0.0.1, good in a bubble's year
 // 2000 too, and the roots that trust it.

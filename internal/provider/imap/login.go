@@ -86,6 +86,15 @@ func (s *session) try(ctx context.Context, tok mailgrant.Token) (*mailgrant.Find
 
 // connect dials and goes up to the login. When ctx ends the connection does.
 func (s *session) connect(ctx context.Context) error {
+	if err := s.reach(ctx); err != nil {
+		return err
+	}
+	defer s.link.closeWith(ctx)()
+	return s.authenticate()
+}
+
+// reach dials and goes up to what the secured server offers.
+func (s *session) reach(ctx context.Context) error {
 	set := s.way.Settings
 	s.step = "connect"
 	dial, cancel := context.WithTimeout(ctx, s.c.limits.connect)
@@ -109,12 +118,10 @@ func (s *session) connect(ctx context.Context) error {
 			return err
 		}
 	}
-	if !s.caps.known {
-		if err := s.capability(); err != nil {
-			return err
-		}
+	if s.caps.known {
+		return nil
 	}
-	return s.authenticate()
+	return s.capability()
 }
 
 // greet reads the greeting. One that needs no login is no mailbox of ours: what

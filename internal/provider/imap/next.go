@@ -67,7 +67,6 @@ func (s *session) Next(ctx context.Context, from provider.Cursor, take func(prov
 	for _, t := range s.folders {
 		more = more || t.due || len(t.pending)+len(t.odd) > 0
 	}
-	s.stirred = s.stirred || p.n > 0
 	s.given = at.cursor()
 	return s.given, more && err == nil, err
 }

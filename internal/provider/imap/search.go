@@ -83,7 +83,7 @@ func (s *session) search(ctx context.Context, t *tracked) error {
 		last, all = fmt.Sprint(end-1), false
 		t.due = true
 	}
-	uids, err := s.find(fmt.Sprintf("%d:%s", at.Next, last), at.Next == 1)
+	uids, err := s.find(fmt.Sprintf("%d:%s", at.Next, last), grown == 0 || at.Next == 1)
 	if err != nil {
 		return err
 	}

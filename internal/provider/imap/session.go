@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +44,6 @@ type session struct {
 	places   places          // as of the last Next
 	given    provider.Cursor // what it gave back
 	single   bool            // the server tells a message's number behind its bytes
-	stirred  bool            // messages were taken since it was asked once more
 	refusals int             // messages refused one after the other
 	told     bool            // of what this server cannot do
 }
@@ -251,7 +251,7 @@ func (s *session) note(r response) {
 		if s.exists > 0 {
 			s.exists--
 		}
-		if s.chosen != nil && s.chosen.counted > 0 {
+		if s.chosen != nil && r.num <= s.chosen.counted { // what came since stands behind
 			s.chosen.counted--
 		}
 	}
@@ -333,7 +333,14 @@ func (s *session) choose(f *tracked) error {
 	if s.selected == f.wire {
 		return nil
 	}
-	return s.selectFolder(f.wire, f)
+	err := s.selectFolder(f.wire, f)
+	if no := (*refused)(nil); errors.As(err, &no) && no.r.kind == "NO" && f.name != "INBOX" {
+		all, lerr := s.list()
+		if lerr == nil && !slices.ContainsFunc(all, func(g folder) bool { return g.wire == f.wire }) {
+			return absent(all, f.name)
+		}
+	}
+	return err
 }
 
 // selectFolder opens one folder; f is nil when it is not read.

@@ -6,11 +6,6 @@ import (
 	"time"
 )
 
-// settling is how long after the last message a folder is asked for once more:
-// what came while a server looked is not always told. Dovecot with Maildirs sees
-// no more than one change a second.
-const settling = 2 * time.Second
-
 // Wait idles in the first folder, and asks for the others when it is time to
 // poll. It comes back after a while in any case: a server that forgets to tell
 // is found out then.
@@ -44,18 +39,8 @@ func (s *session) Wait(ctx context.Context) (err error) {
 		if len(rest) > 0 {
 			until = earlier(end, time.Now().Add(every))
 		}
-		recheck := s.stirred && s.caps.idle
-		if recheck {
-			until = earlier(until, time.Now().Add(settling))
-		}
 		if err := s.pause(ctx, until); err != nil || s.anyDue() {
 			return err
-		}
-		if recheck {
-			s.stirred = false
-			if _, err := s.run("NOOP", nil); err != nil || s.anyDue() {
-				return err
-			}
 		}
 		if err := s.poll(rest); err != nil || s.anyDue() {
 			return err
