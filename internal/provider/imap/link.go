@@ -58,7 +58,7 @@ func (l *link) fill() error {
 	if l.buf == nil {
 		l.buf = buffers.Get().(*[readAhead]byte)
 	}
-	n, err := l.conn.Read(l.buf[:])
+	n, err := l.receive(l.buf[:])
 	l.r, l.w = 0, n
 	if n > 0 {
 		return nil
@@ -67,6 +67,20 @@ func (l *link) fill() error {
 		return io.ErrNoProgress
 	}
 	return err
+}
+
+// receive reads from the connection. Within a message the server has its own time,
+// and whoever takes the message another.
+func (l *link) receive(p []byte) (int, error) {
+	b := l.body
+	if b == nil {
+		return l.conn.Read(p)
+	}
+	began := time.Now()
+	l.conn.SetReadDeadline(began.Add(max(b.wait, time.Millisecond)))
+	n, err := l.conn.Read(p)
+	b.wait -= time.Since(began)
+	return n, err
 }
 
 // await waits for the first byte of an answer, without a buffer. It says whether
@@ -248,10 +262,10 @@ func (b *literal) Read(p []byte) (int, error) {
 	}
 	if b.left == 0 {
 		b.err = io.EOF
-		b.l.body = nil
 		if err := b.tail(); err != nil {
 			b.err = err
 		}
+		b.l.body = nil
 		return 0, b.err
 	}
 	if len(p) == 0 {
@@ -260,14 +274,10 @@ func (b *literal) Read(p []byte) (int, error) {
 	l := b.l
 	n := 0
 	if l.r == l.w && len(p) >= readAhead/2 { // past the buffer
-		began := b.begin()
-		n, b.err = l.conn.Read(p[:min(int64(len(p)), b.left)])
-		b.wait -= time.Since(began)
+		n, b.err = l.receive(p[:min(int64(len(p)), b.left)])
 	} else {
 		if l.r == l.w {
-			began := b.begin()
 			b.err = l.fill()
-			b.wait -= time.Since(began)
 		}
 		if b.err == nil {
 			n = copy(p, l.buf[l.r:min(l.w, l.r+int(min(b.left, readAhead)))])
@@ -286,17 +296,9 @@ func (b *literal) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
-// begin gives the server the time that it still has.
-func (b *literal) begin() time.Time {
-	now := time.Now()
-	b.l.conn.SetReadDeadline(now.Add(max(b.wait, time.Millisecond)))
-	return now
-}
-
 // tail reads the answer on to its end.
 func (b *literal) tail() error {
 	l := b.l
-	b.begin()
 	l.line = append(l.line[:0], "* 0 FETCH (X \"\""...) // what stood before has been read
 	if err := l.readLine(); err != nil {
 		return err
