@@ -23,8 +23,8 @@ import (
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 )
 
-// settings finds the way, and the transport a small message of its own would take.
-func (r *run) settings(ctx context.Context) result {
+// prepare finds the way, and makes the message that a send would take.
+func (r *run) prepare(ctx context.Context) result {
 	if r.box.State == mailgrant.MailboxDisabled {
 		return result{err: mailgrant.Errorf(mailgrant.Misset, nil, "the mailbox %s is switched off", r.box.Address).Fix("switch it on: mailgrant mailbox enable %s", r.box.Address)}
 	}
@@ -42,15 +42,29 @@ func (r *run) settings(ctx context.Context) result {
 		}
 		return result{err: e}
 	}
-	if err := r.compose(); err != nil {
-		return result{err: err}
+	return result{err: r.compose()}
+}
+
+// settings finds what serves one direction: the transport that a small message of
+// its own would take, or the reader.
+func (r *run) settings(_ context.Context, l *leg) result {
+	if r.ready.err != nil {
+		return r.ready
+	}
+	if l == r.in {
+		return r.readSettings(l)
 	}
 	t, why, err := r.Choose(r.way, r.message, r.Transports)
 	if err != nil {
 		return result{err: err}
 	}
 	r.transport, r.report.Transport, r.report.Why = t, t.Name, why
-	text := r.place()
+	set := r.way.Settings
+	l.protocol, l.resource = t.Name, set.Resources[mailgrant.CanSMTP]
+	if l.httpAPI() {
+		l.resource = set.Resources[mailgrant.CanAPISend]
+	}
+	text := r.place(l, set.SMTPHost, set.SMTPPort, set.SMTPSecurity == "tls")
 	if h := r.box.Hold; h != nil {
 		text += fmt.Sprintf("; held since %s: %s", h.Since.UTC().Format("2006-01-02 15:04"), h.Finding.Title)
 	}
@@ -58,61 +72,67 @@ func (r *run) settings(ctx context.Context) result {
 }
 
 // place notes the server and says how it is reached.
-func (r *run) place() string {
-	if !r.httpAPI() {
-		set := r.way.Settings
-		r.host, r.port = set.SMTPHost, strconv.Itoa(set.SMTPPort)
-		return fmt.Sprintf("%s by SMTP, %s:%s with %s", set.Template, r.host, r.port, map[bool]string{true: "TLS", false: "STARTTLS"}[set.SMTPSecurity == "tls"])
+func (r *run) place(l *leg, host string, port int, implicit bool) string {
+	if !l.httpAPI() {
+		l.host, l.port = host, strconv.Itoa(port)
+		return fmt.Sprintf("%s by %s, %s:%s with %s", r.way.Settings.Template, strings.ToUpper(l.protocol), l.host, l.port, map[bool]string{true: "TLS", false: "STARTTLS"}[implicit])
 	}
 	u, err := url.Parse(r.apiURL())
 	if err != nil {
 		u = &url.URL{}
 	}
-	r.host, r.port = u.Hostname(), u.Port()
-	if r.port == "" {
-		r.port = map[bool]string{true: "80", false: "443"}[u.Scheme == "http"]
+	l.host, l.port = u.Hostname(), u.Port()
+	if l.port == "" {
+		l.port = map[bool]string{true: "80", false: "443"}[u.Scheme == "http"]
 	}
 	return fmt.Sprintf("%s by its API, %s", r.way.Settings.Template, r.apiURL())
 }
 
-func (r *run) dns(ctx context.Context) result {
-	if _, err := netip.ParseAddr(r.host); err == nil {
-		return result{skip: "the server is given by its address"}
+func (r *run) apiURL() string {
+	if r.way.Settings.GraphURL != "" {
+		return r.way.Settings.GraphURL
 	}
-	if r.Proxy && r.httpAPI() {
-		return result{skip: "the proxy looks names up"}
-	}
-	l, err := r.Resolver.LookupHost(ctx, r.host)
-	if err != nil {
-		f := r.explain("network", err.Error(), err)
-		return result{err: wire.Error(f, err, "the name %s cannot be looked up", r.host)}
-	}
-	if len(l) > 4 {
-		l = append(l[:4:4], "…")
-	}
-	return result{text: r.host + " is " + strings.Join(l, ", ")}
+	return r.way.Settings.GmailURL
 }
 
-func (r *run) tcp(ctx context.Context) result {
-	if r.Proxy && r.httpAPI() {
+func (r *run) dns(ctx context.Context, l *leg) result {
+	if _, err := netip.ParseAddr(l.host); err == nil {
+		return result{skip: "the server is given by its address"}
+	}
+	if r.Proxy && l.httpAPI() {
+		return result{skip: "the proxy looks names up"}
+	}
+	found, err := r.Resolver.LookupHost(ctx, l.host)
+	if err != nil {
+		f := r.explain(l, "network", err.Error(), err)
+		return result{err: wire.Error(f, err, "the name %s cannot be looked up", l.host)}
+	}
+	if len(found) > 4 {
+		found = append(found[:4:4], "…")
+	}
+	return result{text: l.host + " is " + strings.Join(found, ", ")}
+}
+
+func (r *run) tcp(ctx context.Context, l *leg) result {
+	if r.Proxy && l.httpAPI() {
 		return result{skip: "the proxy connects"}
 	}
 	began := time.Now()
-	conn, err := r.way.Dial(ctx, "tcp", net.JoinHostPort(r.host, r.port))
+	conn, err := r.way.Dial(ctx, "tcp", net.JoinHostPort(l.host, l.port))
 	if err != nil {
-		return result{err: r.known(err, "network")}
+		return result{err: r.known(l, err, "network")}
 	}
 	defer conn.Close()
 	return result{text: fmt.Sprintf("connected to %s in %d ms", conn.RemoteAddr(), time.Since(began).Milliseconds())}
 }
 
 // known gives an error its finding.
-func (r *run) known(err error, protocol string) error {
+func (r *run) known(l *leg, err error, protocol string) error {
 	var e *mailgrant.Error
 	if errors.As(err, &e) && (e.Finding != nil || e.Code == mailgrant.Misset) {
 		return e
 	}
-	f := r.explain(protocol, err.Error(), err)
+	f := r.explain(l, protocol, err.Error(), err)
 	msg := "the server does not answer as it should"
 	if e != nil {
 		msg = e.Message
@@ -120,32 +140,51 @@ func (r *run) known(err error, protocol string) error {
 	return wire.Error(f, err, "%s", msg)
 }
 
-func (r *run) explain(protocol, text string, err error) mailgrant.Finding {
-	facts := wire.Facts(r.way, r.tok, "check")
-	facts["host"], facts["port"] = r.host, r.port
+func (r *run) explain(l *leg, protocol, text string, err error) mailgrant.Finding {
+	facts := wire.Facts(r.way, l.tok, "check")
+	facts["host"], facts["port"] = l.host, l.port
 	return diagnose.Explain(diagnose.Failure{Text: text, Protocol: protocol, Context: facts, Err: err})
 }
 
-func (r *run) tls(ctx context.Context) result {
-	var state tls.ConnectionState
-	extra := ""
-	if r.httpAPI() {
+func (r *run) tls(ctx context.Context, l *leg) result {
+	if l.httpAPI() {
 		res, err := r.knock(ctx)
 		if err != nil {
-			return result{err: r.known(err, "network")}
+			return result{err: r.known(l, err, "network")}
 		}
 		if res.TLS == nil {
 			return result{text: "no TLS: the operator allows this server to be spoken to in the clear"}
 		}
-		state = *res.TLS
-	} else {
-		seen, err := smtp.Look(ctx, r.SMTP, r.way)
-		if err != nil {
-			return result{err: err}
-		}
-		state, extra = seen.TLS, "; it offers "+wire.Clean(strings.Join(seen.Auth, " "), 200)
+		return result{text: describe(*res.TLS)}
 	}
-	return result{text: describe(state) + extra}
+	seen, err := r.look(ctx, l)
+	if err != nil {
+		return result{err: err}
+	}
+	return result{text: describe(seen.TLS) + "; it offers " + clean(strings.Join(seen.Auth, " "))}
+}
+
+// look sees what a server shows before anybody logs in.
+func (r *run) look(ctx context.Context, l *leg) (provider.Seen, error) {
+	if l == r.in {
+		return r.reader.Look(ctx, r.way)
+	}
+	seen, err := smtp.Look(ctx, r.SMTP, r.way)
+	return provider.Seen{TLS: seen.TLS, Auth: seen.Auth}, err
+}
+
+// knock asks an HTTP API for nothing, to see whether it is there.
+func (r *run) knock(ctx context.Context) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.apiURL(), nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := r.way.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	res.Body.Close()
+	return res, nil
 }
 
 // describe says which TLS, whose certificate, and until when.
@@ -162,30 +201,22 @@ func describe(s tls.ConnectionState) string {
 	return text
 }
 
-// resource is whose token the transport shows.
-func (r *run) resource() string {
-	if r.httpAPI() {
-		return r.way.Settings.Resources[mailgrant.CanAPISend]
-	}
-	return r.way.Settings.Resources[mailgrant.CanSMTP]
-}
-
-func (r *run) token(ctx context.Context) result {
+func (r *run) token(ctx context.Context, l *leg) result {
 	var err error
-	if r.tok, err = r.way.Token(ctx, r.resource(), false); err != nil {
+	if l.tok, err = r.way.Token(ctx, l.resource, false); err != nil {
 		return result{err: err}
 	}
-	if r.tok.Expires.IsZero() {
+	if l.tok.Expires.IsZero() {
 		return result{text: "there is one"}
 	}
-	return result{text: fmt.Sprintf("good for another %d minutes", int(time.Until(r.tok.Expires).Minutes()))}
+	return result{text: fmt.Sprintf("good for another %d minutes", int(time.Until(l.tok.Expires).Minutes()))}
 }
 
-func (r *run) identity(context.Context) result {
+func (r *run) identity(_ context.Context, l *leg) result {
 	if r.way.Grant.Flow == mailgrant.FlowApp {
 		return result{text: "the app itself, for " + r.box.Address}
 	}
-	c, sub := wire.ReadClaims(r.tok), r.way.Grant.Subject
+	c, sub := wire.ReadClaims(l.tok), r.way.Grant.Subject
 	if c.UPN != "" && sub.UPN != "" && !strings.EqualFold(c.UPN, sub.UPN) || c.Tenant != "" && sub.TenantID != "" && !strings.EqualFold(c.Tenant, sub.TenantID) {
 		f := mailgrant.Finding{Cause: "wrong-user-signed-in", Title: "Somebody else's token", Sentence: fmt.Sprintf("The token speaks for %s, the consent was given by %s.", wire.Clean(c.UPN, 100), sub.UPN),
 			Remedy: "Let the mailbox's owner consent again.", Who: mailgrant.WhoMailboxOwner, Retry: mailgrant.RetryReauthorize, Confidence: 1, Link: "errors/wrong-user-signed-in"}
@@ -213,19 +244,22 @@ func first(l ...string) string {
 }
 
 // authenticate logs in, and opens the mailbox where the grant lets us.
-func (r *run) authenticate(ctx context.Context) result {
+func (r *run) authenticate(ctx context.Context, l *leg) result {
+	if l == r.in {
+		return r.login(ctx)
+	}
 	s, err := r.transport.Open(ctx, r.way)
 	if err != nil {
 		return result{err: err}
 	}
 	r.session = s
-	if !r.httpAPI() {
+	if !l.httpAPI() {
 		return result{text: "logged in as " + smtp.User(r.way)}
 	}
-	return r.openMailbox(ctx)
+	return r.openMailbox(ctx, l)
 }
 
-func (r *run) openMailbox(ctx context.Context) result {
+func (r *run) openMailbox(ctx context.Context, l *leg) result {
 	read := false
 	for _, c := range r.way.Grant.Capabilities {
 		read = read || c == mailgrant.CanAPIRead
@@ -233,10 +267,10 @@ func (r *run) openMailbox(ctx context.Context) result {
 	if !read {
 		return result{skip: "the grant covers sending only, so sending shows it"}
 	}
-	c := wire.Call{Way: r.way, Resource: first(r.way.Settings.Resources[mailgrant.CanAPIRead], r.resource()), Step: "graph-read", Method: http.MethodGet, URL: r.readURL()}
+	c := wire.Call{Way: r.way, Resource: first(r.way.Settings.Resources[mailgrant.CanAPIRead], l.resource), Step: "graph-read", Method: http.MethodGet, URL: r.readURL()}
 	a, err := c.Do(ctx)
 	if err != nil {
-		return result{err: r.known(err, "network")}
+		return result{err: r.known(l, err, "network")}
 	}
 	if a.Status != http.StatusOK {
 		return result{err: wire.Error(c.Explain(a), nil, "the mailbox %s cannot be opened", r.box.Address)}
@@ -261,8 +295,9 @@ func (r *run) readURL() string {
 // compose makes the message to itself.
 func (r *run) compose() error {
 	now := time.Now()
+	r.mark = r.Marks.New(r.box.ID, now)
 	c, err := rfc5322.Compose(rfc5322.Mail{From: r.box.Address, To: []string{r.box.Address}, Date: now,
-		Subject: "[mailgrant check] " + r.box.Address + " at " + now.UTC().Format("2006-01-02 15:04:05 MST"),
+		Subject: "[mailgrant check] " + r.box.Address + " at " + now.UTC().Format("2006-01-02 15:04:05 MST") + beforeMark + r.mark,
 		Text:    "This message was sent by a check of this mailbox. It shows that the mailbox can send and receive; nothing needs to be done.\r\n",
 		Headers: map[string]string{"Auto-Submitted": "auto-generated"}})
 	if err != nil {
@@ -277,12 +312,14 @@ func (r *run) compose() error {
 	return nil
 }
 
-func (r *run) send(ctx context.Context) result {
+func (r *run) send(ctx context.Context, _ *leg) result {
 	if r.opts.NoSend {
 		return result{skip: "not asked for"}
 	}
+	began := time.Now()
 	out := r.session.Send(ctx, r.message)
 	if out.Fate == mailgrant.FateDelivered {
+		r.sent = began
 		return result{text: "taken: " + out.Reply}
 	}
 	if out.Finding == nil {

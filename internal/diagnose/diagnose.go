@@ -116,3 +116,12 @@ func (e *evidence) verdict() verdict {
 	}
 	return e.settle(e.guess())
 }
+
+// Seen is the finding of a cause that we saw with our own eyes, and nobody said.
+func Seen(cause string, f Failure) mailgrant.Finding {
+	c, ok := Lookup(cause)
+	if !ok {
+		c, _ = Lookup(Unknown)
+	}
+	return c.finding(gather(f), verdict{cause: c.ID, confidence: 1})
+}

@@ -74,6 +74,10 @@ type Config struct {
 	// must show; "" where it cannot reach us.
 	Push func(m mailgrant.Mailbox) (url, secret string)
 
+	// Own says whether an arrival is a message that mailgrant sent to the mailbox
+	// itself to test it. Such a one is kept as ignored, and nobody is told of it.
+	Own func(a mailgrant.Arrival) bool
+
 	// Steps is told of each step of taking mail; tests stop the world there.
 	Steps func(step string)
 }
@@ -114,6 +118,9 @@ func New(c Config) *Inbox {
 	}
 	if c.Push == nil {
 		c.Push = func(mailgrant.Mailbox) (string, string) { return "", "" }
+	}
+	if c.Own == nil {
+		c.Own = func(mailgrant.Arrival) bool { return false }
 	}
 	run, abort := context.WithCancel(context.Background())
 	return &Inbox{Config: c, now: time.Now, watchers: map[mailgrant.ID]*watcher{}, run: run, abort: abort,

@@ -192,7 +192,7 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 	if err != nil {
 		return 0, 0, err
 	}
-	reader, err := Choose(way, in.Readers)
+	reader, _, err := Choose(way, in.Readers)
 	if err != nil {
 		return 0, 0, err
 	}

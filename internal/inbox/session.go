@@ -342,6 +342,10 @@ func (s *session) arrival(ctx context.Context, m provider.Incoming) (c store.Col
 	}
 	c.Loosely = !s.memo.Switched.IsZero() && !a.ReceivedAt.IsZero() && a.ReceivedAt.Before(s.memo.Switched.Add(clockSlack))
 	c.Words = words(*a)
+	if in.Own(*a) {
+		a.State = mailgrant.ArrivalIgnored
+		return c, stored, nil
+	}
 	c.Events = append(c.Events, s.told("arrival.new", *a))
 	if a.Bounce != nil {
 		c.Events = append(c.Events, s.bounced(ctx, a)...)

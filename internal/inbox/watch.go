@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,7 +214,7 @@ func (w *watcher) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := Choose(way, in.Readers)
+	reader, _, err := Choose(way, in.Readers)
 	if err != nil {
 		return nil, err
 	}
@@ -243,25 +244,20 @@ func (w *watcher) open(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// Choose is the reader of a mailbox: the one its settings name, else the best its
-// grant allows.
-func Choose(w provider.Way, readers map[string]provider.Reader) (provider.Reader, error) {
-	can := func(c mailgrant.Capability) bool {
-		for _, have := range w.Grant.Capabilities {
-			if have == c {
-				return true
-			}
-		}
-		return false
-	}
+// Choose is the reader of a mailbox, and why it is this one: the one its settings
+// name, else the best its grant allows.
+func Choose(w provider.Way, readers map[string]provider.Reader) (r provider.Reader, why string, err error) {
+	can := func(c mailgrant.Capability) bool { return slices.Contains(w.Grant.Capabilities, c) }
 	offers := []struct {
-		name string
-		can  mailgrant.Capability
-		host string
+		name  string
+		can   mailgrant.Capability
+		host  string
+		label string
+		why   string
 	}{
-		{"graph", mailgrant.CanAPIRead, w.Settings.GraphURL},
-		{"imap", mailgrant.CanIMAP, w.Settings.IMAPHost},
-		{"pop", mailgrant.CanPOP, w.Settings.POPHost},
+		{"graph", mailgrant.CanAPIRead, w.Settings.GraphURL, "Graph", "as the grant covers it and a message keeps its name there wherever it is moved"},
+		{"imap", mailgrant.CanIMAP, w.Settings.IMAPHost, "IMAP", "as the grant covers it and the server tells of new mail at once"},
+		{"pop", mailgrant.CanPOP, w.Settings.POPHost, "POP", "as the grant covers no other way"},
 	}
 	asked := w.Mailbox.Receive.Protocol
 	for _, o := range offers {
@@ -270,18 +266,21 @@ func Choose(w provider.Way, readers map[string]provider.Reader) (provider.Reader
 			continue
 		}
 		if asked == o.name && !can(o.can) {
-			return r, mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s does not cover reading by %s", w.Mailbox.Address, asked).
+			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s does not cover reading by %s", w.Mailbox.Address, asked).
 				Fix("let its owner consent to it: mailgrant grant begin %s --for %s", w.Mailbox.Address, o.can).At("receive.protocol")
 		}
 		if asked == o.name && o.host == "" {
-			return r, mailgrant.Errorf(mailgrant.Misset, nil, "%s does not offer %s, as far as is known", w.Settings.Name, asked).
+			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "%s does not offer %s, as far as is known", w.Settings.Name, asked).
 				Fix("choose another protocol, or set the address by an override of the registration").At("receive.protocol")
 		}
+		if asked == o.name {
+			return r, o.label + ", as the mailbox says.", nil
+		}
 		if can(o.can) && o.host != "" {
-			return r, nil
+			return r, o.label + ", " + o.why + ".", nil
 		}
 	}
-	return provider.Reader{}, mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s covers no way to read mail", w.Mailbox.Address).
+	return provider.Reader{}, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s covers no way to read mail", w.Mailbox.Address).
 		Fix("let its owner consent to one: mailgrant grant begin %s --for imap", w.Mailbox.Address).At("receive")
 }
 

@@ -2,19 +2,15 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/mailgrant/mailgrant"
-	"github.com/mailgrant/mailgrant/internal/check"
 	"github.com/mailgrant/mailgrant/internal/cluster"
 	"github.com/mailgrant/mailgrant/internal/config"
 	"github.com/mailgrant/mailgrant/internal/grant"
@@ -177,7 +173,7 @@ func (n *Node) makeReaders() map[string]provider.Reader {
 func (n *Node) makeInbox(owner cluster.Owner) *inbox.Inbox {
 	return inbox.New(inbox.Config{
 		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.readers, Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
-		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Push: n.push, Steps: n.opts.Steps,
+		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Push: n.push, Own: n.ownMail, Steps: n.opts.Steps,
 	})
 }
 
@@ -189,72 +185,4 @@ func (n *Node) makeOutbox(owner cluster.Owner) *outbox.Outbox {
 		MessageBytes: n.cfg.Limits.MessageBytes, Recipients: n.cfg.Limits.Recipients, Life: n.cfg.Limits.Life,
 		NoticeTo: n.cfg.Notices.To, Steps: n.opts.Steps,
 	})
-}
-
-// ways gives one way, whatever mailbox is asked for.
-type ways struct{ w provider.Way }
-
-func (w ways) Way(context.Context, mailgrant.Mailbox) (provider.Way, error) { return w.w, nil }
-
-func (n *Node) checkDeps(k check.Keeper) check.Deps {
-	return check.Deps{Keeper: k, Transports: n.transports, Choose: auto.Choose, SMTP: n.smtpConfig(), Proxy: n.cfg.Egress.Proxy != ""}
-}
-
-// check tests a mailbox. One that passes although it is held need not wait for
-// its next probe.
-func (n *Node) check(ctx context.Context, m mailgrant.Mailbox, o check.Options, step func(check.Step)) check.Report {
-	r := check.Run(ctx, n.checkDeps(n.Keeper), m, o, step)
-	if r.OK && m.Hold != nil {
-		n.Outbox.Wake(m.Org, m.ID)
-	}
-	return r
-}
-
-// prove opens a mailbox with a token of a consent that is not kept yet: as far
-// as a check goes without a message.
-func (n *Node) prove(ctx context.Context, w provider.Way) error {
-	if !slices.Contains(w.Grant.Capabilities, mailgrant.CanSMTP) && !slices.Contains(w.Grant.Capabilities, mailgrant.CanAPISend) {
-		return n.proveByReading(ctx, w)
-	}
-	w.Mailbox.Transport = provable(ctx, w)
-	r := check.Run(ctx, n.checkDeps(ways{w}), w.Mailbox, check.Options{NoSend: true}, nil)
-	for _, s := range r.Steps {
-		if s.State != check.Failed {
-			continue
-		}
-		e := mailgrant.Errorf(mailgrant.Forbidden, nil, "%s does not open: %s", w.Mailbox.Address, s.Text)
-		if s.Finding != nil {
-			e = e.With(*s.Finding)
-		}
-		return fmt.Errorf("%s: %w", s.Name, e)
-	}
-	return nil
-}
-
-// proveByReading opens a mailbox that is only to be read.
-func (n *Node) proveByReading(ctx context.Context, w provider.Way) error {
-	if w.Mailbox.Receive == nil {
-		w.Mailbox.Receive = &mailgrant.Receive{Protocol: "auto"}
-	}
-	r, err := inbox.Choose(w, n.readers)
-	if err != nil {
-		return err
-	}
-	box, err := r.Open(ctx, w, provider.Reading{Since: time.Now()})
-	if err != nil {
-		return fmt.Errorf("open the mailbox: %w", err)
-	}
-	return box.Close()
-}
-
-// provable is the transport whose token there is already: a person's consent
-// gives one for its first resource only, until it is kept.
-func provable(ctx context.Context, w provider.Way) string {
-	if w.Settings.SMTPHost == "" || !slices.Contains(w.Grant.Capabilities, mailgrant.CanSMTP) {
-		return auto.Auto
-	}
-	if _, err := w.Token(ctx, w.Settings.Resources[mailgrant.CanSMTP], false); err != nil {
-		return auto.Auto
-	}
-	return smtp.Name
 }

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"time"
@@ -76,6 +77,12 @@ type Folder struct {
 	Use  string `json:"use,omitempty"` // "inbox", "sent", "drafts", "trash", "junk", "archive", "all"
 }
 
+// Seen is what a server shows before anybody logs in.
+type Seen struct {
+	TLS  tls.ConnectionState
+	Auth []string // mechanisms it offers
+}
+
 // A Reader is one way to read a mailbox.
 type Reader struct {
 	Name string // "imap", "pop", "graph"
@@ -86,4 +93,9 @@ type Reader struct {
 
 	// Folders are those of the mailbox. nil where it has only the inbox.
 	Folders func(ctx context.Context, w Way) ([]Folder, error)
+
+	// Look connects as far as the secured greeting, Login as far as the login, and
+	// both leave again. For a check. nil where the way is an HTTP API.
+	Look  func(ctx context.Context, w Way) (Seen, error)
+	Login func(ctx context.Context, w Way) error
 }

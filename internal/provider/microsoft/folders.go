@@ -49,7 +49,7 @@ func (a *api) folder(ctx context.Context, name string) (mailFolder, error) {
 	found, err := a.below(ctx, f, rest, 0)
 	if err == nil && found.ID == "" {
 		err = mailgrant.Errorf(mailgrant.Misset, nil, "the mailbox %s has no folder %q", a.way.Mailbox.Address, name).
-			Fix("use a folder that it has: mailgrant mailbox folders %s", a.way.Mailbox.Address).At("folders")
+			Fix("use a folder that it has; they are shown by: mailgrant check %s", a.way.Mailbox.Address).At("folders")
 	}
 	return found, err
 }

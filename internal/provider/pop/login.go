@@ -38,7 +38,8 @@ type session struct {
 	step   string
 	begun  time.Time // when it was logged in
 	listed *listing
-	at     int // how far the listing was looked through
+	at     int  // how far the listing was looked through
+	only   bool // logged in to see whether that works: the mailbox is not opened
 }
 
 // caps are what the server offers. RFC 2449.
@@ -107,11 +108,15 @@ func (s *session) try(ctx context.Context, tok mailgrant.Token) (*mailgrant.Find
 	if f != nil {
 		return f, wire.Error(*f, nil, "%s did not accept the login of %s", s.way.Settings.POPHost, s.way.Mailbox.Address)
 	}
+	return nil, s.notOpened(err)
+}
+
+func (s *session) notOpened(err error) error {
 	var e *mailgrant.Error
 	if errors.As(err, &e) && (e.Finding != nil || e.Code == mailgrant.Misset) {
-		return nil, e
+		return e
 	}
-	return nil, wire.Error(s.explain("", err), err, "no POP session with %s could be opened", s.way.Settings.POPHost)
+	return wire.Error(s.explain("", err), err, "no POP session with %s could be opened", s.way.Settings.POPHost)
 }
 
 func (s *session) hangUp() {
@@ -136,6 +141,9 @@ func (s *session) connect(ctx context.Context) (*mailgrant.Finding, error) {
 		return f, err
 	}
 	s.begun = time.Now()
+	if s.only {
+		return nil, nil
+	}
 	if s.caps.delayOfUser {
 		if err := s.capa(); err != nil {
 			return nil, err

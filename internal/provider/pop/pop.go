@@ -57,16 +57,17 @@ const slowest = 16 << 10
 // Reader is the way to read by POP. It has no folders to show.
 func Reader(c Config) provider.Reader {
 	c = c.ready()
-	return provider.Reader{Name: Name, Open: func(ctx context.Context, w provider.Way, r provider.Reading) (provider.Inbox, error) {
-		if err := allowed(r.Folders); err != nil {
-			return nil, err
-		}
-		i := &inbox{c: c, way: w, r: r}
-		if err := i.connect(ctx); err != nil {
-			return nil, err
-		}
-		return i, nil
-	}}
+	return provider.Reader{Name: Name, Look: func(ctx context.Context, w provider.Way) (provider.Seen, error) { return look(ctx, c, w) },
+		Login: func(ctx context.Context, w provider.Way) error { return login(ctx, c, w) }, Open: func(ctx context.Context, w provider.Way, r provider.Reading) (provider.Inbox, error) {
+			if err := allowed(r.Folders); err != nil {
+				return nil, err
+			}
+			i := &inbox{c: c, way: w, r: r}
+			if err := i.connect(ctx); err != nil {
+				return nil, err
+			}
+			return i, nil
+		}}
 }
 
 // Check says whether a mailbox can be read by POP as r asks for.
