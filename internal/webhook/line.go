@@ -45,6 +45,7 @@ const (
 	retryMax   = time.Hour
 	firstProbe = time.Second
 	probeMax   = 5 * time.Minute
+	freshProbe = 30 * time.Second
 
 	// downAfter failures in a row mean that the endpoint takes nothing: of several
 	// lanes, or without any answer.
@@ -83,6 +84,7 @@ type line struct {
 	blocks int       // lanes with a time in due
 	due    time.Time // of the first of them, at the earliest; zero: none
 	held   int       // events in memory
+	fat    *lane     // that fills the window
 	active int       // requests under way
 
 	more   bool // the log may have more
@@ -90,19 +92,20 @@ type line struct {
 	unsafe int // taken, and not said to be in the store
 	gone   map[row]bool
 
-	streak  int          // failures since something was taken
-	single  mailgrant.ID // the lane of all of them
-	several bool         // or of more than one
-	answers bool         // some of them were answers
-	blocked bool         // one was refused by the egress rules, and it was said
-	down    bool         // takes nothing: one event at a time is tried
-	seek    bool         // down: events of a mailbox that was not tried yet are looked for
-	probes  int          // since it is down
-	probeAt time.Time
-	told    bool      // that it fails
-	since   time.Time // it is down, or fails: the first of the failures
-	back    time.Time // when it last took something again: what is put off from before is due
-	pause   time.Time // it asked for one
+	streak   int          // failures since something was taken
+	single   mailgrant.ID // the lane of all of them
+	several  bool         // or of more than one
+	answers  bool         // some of them were answers
+	blocked  bool         // one was refused by the egress rules, and it was said
+	down     bool         // takes nothing: one event at a time is tried
+	seek     bool         // down: events of a mailbox that was not tried yet are looked for
+	probes   int          // since it is down
+	probeAt  time.Time
+	probedAt time.Time // the last
+	told     bool      // that it fails
+	since    time.Time // it is down, or fails: the first of the failures
+	back     time.Time // when it last took something again: what is put off from before is due
+	pause    time.Time // it asked for one
 
 	out     store.Telling // to be recorded next
 	wanted  []arrival     // taken: in out
@@ -216,10 +219,12 @@ func (l *line) run() {
 	defer timer.Stop()
 	for !l.ending.Load() && l.lost == nil && l.hook.State != mailgrant.WebhookDisabled {
 		if l.changed.Swap(false) {
-			l.reload(ctx)
+			if l.reload(ctx); l.lost != nil || l.hook.State == mailgrant.WebhookDisabled {
+				break
+			}
 		}
 		if l.added.Swap(false) {
-			l.more = true
+			l.more, l.seek = true, l.answers
 		}
 		if _, mine := l.t.Owner.Fence(l.id); !mine {
 			break
@@ -265,11 +270,11 @@ func (l *line) next(now time.Time) (wait time.Duration, idle bool) {
 	}
 	switch {
 	case l.active > 0 && l.down, l.unsafe >= repeats:
-	case l.down && len(l.lanes) > 0:
-		soon(l.probeAt)
-	case l.down:
-	case !l.pause.IsZero() && l.pause.After(now):
+	case l.pause.After(now):
 		soon(l.pause)
+	case l.down && len(l.lanes) > 0:
+		soon(l.nextProbe())
+	case l.down:
 	case l.blocks > 0:
 		soon(l.due)
 	}
@@ -561,6 +566,9 @@ func (l *line) take(it item, now time.Time) {
 		return
 	}
 	n.queue = append(n.queue, it)
+	if len(n.queue) > window/2 {
+		l.fat = n
+	}
 	l.held++
 	l.list(n)
 }
@@ -597,23 +605,21 @@ func (l *line) touch(now time.Time) {
 // thin makes room when one mailbox fills the window: what is far behind in its lane
 // waits in the store, and the other mailboxes go on.
 func (l *line) thin(now time.Time) {
-	var longest *lane
-	for _, n := range l.lanes {
-		if longest == nil || len(n.queue) > len(longest.queue) {
-			longest = n
-		}
-	}
-	if longest == nil || len(longest.queue) <= window/2 || l.down {
+	n := l.fat
+	if n == nil || l.down {
 		return
 	}
-	for _, it := range longest.queue[laneKeep:] {
+	if l.fat = nil; len(n.queue) <= window/2 {
+		return
+	}
+	for _, it := range n.queue[laneKeep:] {
 		l.held--
 		if it.place != nil {
-			l.wait(longest, it, now)
+			l.wait(n, it, now)
 		}
 	}
-	longest.queue = slices.Clone(longest.queue[:laneKeep])
-	longest.rows = true
+	n.queue = slices.Clone(n.queue[:laneKeep])
+	n.rows = true
 }
 
 // dispatch starts requests.
@@ -622,7 +628,7 @@ func (l *line) dispatch(ctx context.Context, now time.Time) {
 		return
 	}
 	if l.down {
-		if l.active == 0 && !l.probeAt.After(now) && l.unsafe < repeats {
+		if l.active == 0 && !l.nextProbe().After(now) && l.unsafe < repeats {
 			l.probe(ctx, now)
 		}
 		return
@@ -664,9 +670,20 @@ func (l *line) send(ctx context.Context, n *lane, now time.Time) bool {
 	return true
 }
 
+// nextProbe is when the next event is tried of an endpoint that takes nothing. Is
+// there one of a mailbox that was not tried, and are tries answered, it is sooner:
+// it may be that only the events of some mailboxes are not taken.
+func (l *line) nextProbe() time.Time {
+	if fresh := l.probedAt.Add(freshProbe); l.answers && len(l.ready) > 0 && fresh.Before(l.probeAt) {
+		return fresh
+	}
+	return l.probeAt
+}
+
 // probe tries one event of an endpoint that takes nothing: of a lane that was not
 // tried yet, or else of the one that waits longest.
 func (l *line) probe(ctx context.Context, now time.Time) {
+	l.probedAt = now
 	for len(l.ready) > 0 {
 		n := l.ready[0]
 		l.ready = l.ready[1:]

@@ -159,6 +159,48 @@ func TestEG06OnlyItsMailboxWaits(t *testing.T) {
 	})
 }
 
+// Two mailboxes of which nothing is taken look like an endpoint that is down. The
+// others go on all the same.
+func TestEG06TwoMailboxesWait(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		w := r.hook("cases")
+		bad := true
+		r.far.answer = func(g told) (int, http.Header, error) {
+			if bad && (g.mailbox == "mbx_a" || g.mailbox == "mbx_b") {
+				return 500, nil, nil
+			}
+			return 200, nil, nil
+		}
+		for n := range 3 {
+			r.say("mbx_a", n)
+			r.say("mbx_b", n)
+		}
+		settle(time.Hour)
+		for n := range 10 {
+			r.say("mbx_c", n)
+			settle(10 * time.Minute)
+		}
+		for _, g := range r.far.list() {
+			if late := g.at.Sub(g.event.At); g.mailbox == "mbx_c" && late > 31*time.Second {
+				t.Errorf("another mailbox waits %v", late)
+			}
+		}
+		if got := r.far.taken("cases", "mbx_c"); got != upTo(10) {
+			t.Errorf("taken: %s", got)
+		}
+		r.far.set(func(*far) { bad = false })
+		settle(2 * time.Hour)
+		for _, m := range []string{"mbx_a", "mbx_b"} {
+			if got := r.far.taken("cases", m); got != upTo(3) {
+				t.Errorf("%s: %s", m, got)
+			}
+		}
+		if waiting, _ := r.counts(w); waiting != 0 {
+			t.Errorf("%d rows are left", waiting)
+		}
+	})
+}
+
 // A receiver that is down for a day and comes back has everything in order, and
 // nothing is lost. Meanwhile the place in the log stands.
 func TestEG06DownForADay(t *testing.T) {
@@ -177,12 +219,12 @@ func TestEG06DownForADay(t *testing.T) {
 					}
 					return 200, nil, nil
 				}
-				const each, boxes = 48, 5
+				const each, boxes = 24, 5
 				for n := range each {
 					for m := range boxes {
 						r.say(fmt.Sprint("mbx_", m), n)
 					}
-					settle(30 * time.Minute)
+					settle(time.Hour)
 					if n == each/2 {
 						r.end() // a process that begins while it is down
 						r.start()
@@ -231,7 +273,7 @@ func TestEG06DeadLetters(t *testing.T) {
 		down := true
 		r.far.answer = func(told) (int, http.Header, error) {
 			if down {
-				return 500, nil, nil
+				return 500, http.Header{"Retry-After": {"3000"}}, nil
 			}
 			return 200, nil, nil
 		}
@@ -353,7 +395,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 func TestOneMailboxFillsEverything(t *testing.T) {
 	inTime(t, func(t *testing.T, r *rig) {
 		w := r.hook("cases")
-		r.far.takes = 100 * time.Millisecond
+		r.far.takes = 20 * time.Millisecond
 		for n := range 700 {
 			r.say("mbx_a", n)
 		}

@@ -32,6 +32,7 @@ type rig struct {
 	vault  *vault.Vault
 	teller *webhook.Teller
 	member *cluster.Member
+	node   mailgrant.ID
 	org    mailgrant.ID
 	log    *logs
 	far    *far
@@ -85,7 +86,8 @@ func (r *rig) start() {
 	}
 	c := webhook.Config{Store: s, Vault: v, HTTP: func() (*http.Client, error) { return r.client, nil }, Owner: cluster.Solo{}, Log: log}
 	if s.Clustered() {
-		r.member = cluster.New(s, mailgrant.NewID(mailgrant.PrefixNode), log)
+		r.node = mailgrant.NewID(mailgrant.PrefixNode)
+		r.member = cluster.New(s, r.node, log)
 		c.Owner, c.Clustered = r.member, true
 	}
 	if r.config != nil {
@@ -201,10 +203,18 @@ type told struct {
 	id      string
 	header  http.Header
 	body    []byte
-	kind    string
 	event   mailgrant.Event
 	mailbox string
 	took    bool
+}
+
+// parse is the event in a body.
+func parse(body []byte) mailgrant.Event {
+	var p struct{ Data mailgrant.Event }
+	if err := json.Unmarshal(body, &p); err != nil {
+		panic(err)
+	}
+	return p.Data
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -215,14 +225,8 @@ func (f *far) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	got := told{at: time.Now(), host: strings.TrimSuffix(req.URL.Host, ".contoso.example"), id: req.Header.Get("webhook-id"), header: req.Header, body: body}
-	var p struct {
-		Type string
-		Data mailgrant.Event
-	}
-	if err := json.Unmarshal(body, &p); err != nil {
-		return nil, err
-	}
-	got.kind, got.event, got.mailbox = p.Type, p.Data, string(p.Data.Mailbox)
+	got.event = parse(body)
+	got.mailbox = string(got.event.Mailbox)
 	f.mu.Lock()
 	if f.active == nil {
 		f.active = map[string]int{}

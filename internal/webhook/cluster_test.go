@@ -1,0 +1,137 @@
+package webhook_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/store"
+	"github.com/mailgrant/mailgrant/internal/webhook"
+	"github.com/mailgrant/mailgrant/test/real"
+)
+
+// pair is two nodes over one database and the same receivers.
+func pair(t *testing.T, config func(*webhook.Config)) (a, b *rig) {
+	t.Helper()
+	url := real.Postgres(t)
+	a = newRig(t, url, func(r *rig) { r.config = config })
+	b = newRig(t, url, func(r *rig) { r.far, r.master, r.client = a.far, a.master, a.client })
+	return a, b
+}
+
+// eventually asks until it is so, while the nodes beat.
+func eventually(t *testing.T, what string, so func() bool, nodes ...*rig) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(60 * time.Second); !so(); {
+		for _, r := range nodes {
+			must(t, r.member.Beat(t.Context()))
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// Each webhook is told by one node, in order, whichever node the events come from
+// and wherever it was made; when a node leaves, the other goes on.
+func TestRE08OneNodeTellsEach(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, nil)
+	eventually(t, "the nodes share", func() bool {
+		var n int
+		for i := range 64 {
+			if _, mine := b.member.Fence(mailgrant.ID(fmt.Sprint("whk_", i))); mine {
+				n++
+			}
+		}
+		return n > 10 && n < 54
+	}, a, b)
+	var hooks []mailgrant.Webhook
+	for i := range 8 {
+		hooks = append(hooks, []*rig{a, b}[i%2].hook(fmt.Sprint("h", i)))
+	}
+	const each = 30
+	var wg sync.WaitGroup
+	for m := range 4 {
+		wg.Go(func() {
+			for n := range each {
+				[]*rig{a, b}[(n+m)%2].say(fmt.Sprint("mbx_", m), n)
+			}
+		})
+	}
+	wg.Wait()
+	all := func(n int) func() bool {
+		return func() bool {
+			for i := range hooks {
+				for m := range 4 {
+					if a.far.taken(fmt.Sprint("h", i), fmt.Sprint("mbx_", m)) != upTo(n) {
+						return false
+					}
+				}
+			}
+			return true
+		}
+	}
+	eventually(t, "all is told, once and in order", all(each), a, b)
+	b.end()
+	for m := range 4 {
+		a.say(fmt.Sprint("mbx_", m), each)
+	}
+	eventually(t, "the one that is left tells all", all(each+1), a)
+	for _, w := range hooks {
+		if waiting, dead := a.counts(w); waiting+dead != 0 {
+			t.Errorf("%s: %d wait, %d are given up", w.Name, waiting, dead)
+		}
+	}
+}
+
+// A node that lost its webhook keeps nothing of what it was told since: the other
+// tells it again.
+func TestRE08LostWebhookIsNotWritten(t *testing.T) {
+	t.Parallel()
+	var frozen atomic.Bool
+	thaw := make(chan struct{})
+	a, b := pair(t, func(c *webhook.Config) {
+		c.Store = &freezing{Store: c.Store, frozen: &frozen, thaw: thaw}
+	})
+	eventually(t, "the first has all", func() bool { _, mine := a.member.Fence("whk_x"); return mine }, a)
+	w := a.hook("cases")
+	a.say("mbx_a", 0)
+	eventually(t, "it tells", func() bool { return a.now(w).TakenAt != nil }, a)
+	frozen.Store(true)
+	a.say("mbx_a", 1)
+	eventually(t, "the second is told, and not recorded", func() bool { return a.far.taken("cases", "mbx_a") == "0 1" }, a)
+	before := a.now(w).Position
+	must(t, b.store.Leave(t.Context(), a.node)) // thought dead
+	eventually(t, "the other tells it again", func() bool { return a.far.taken("cases", "mbx_a") == "0 1 1" && b.now(w).Position > before }, b)
+	position := b.now(w).Position
+	close(thaw)
+	b.say("mbx_a", 2)
+	eventually(t, "the other goes on", func() bool { return a.far.taken("cases", "mbx_a") == "0 1 1 2" && b.now(w).Position > position }, b)
+	if waiting, dead := b.counts(w); waiting+dead != 0 {
+		t.Errorf("%d wait, %d are given up", waiting, dead)
+	}
+}
+
+// A freezing store records nothing until it is thawed.
+type freezing struct {
+	webhook.Store
+	frozen *atomic.Bool
+	thaw   chan struct{}
+}
+
+// RecordTelling implements webhook.Store.
+func (f *freezing) RecordTelling(ctx context.Context, t store.Telling) error {
+	if f.frozen.Load() {
+		<-f.thaw
+	}
+	return f.Store.RecordTelling(context.WithoutCancel(ctx), t)
+}
