@@ -221,7 +221,7 @@ func (r *reading) registrations(boxes []*account) map[string]string {
 			r.secondSecret(secrets[g], a)
 			continue
 		}
-		name := a.place.name
+		name := r.nameOf(a)
 		if names[name]++; names[name] > 1 {
 			name += " " + strconv.Itoa(names[name])
 		}
@@ -235,6 +235,17 @@ func (r *reading) registrations(boxes []*account) map[string]string {
 		r.Settings.Registrations = append(r.Settings.Registrations, reg)
 	}
 	return named
+}
+
+var notName = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// nameOf is a name that the registrations of other files and of people do not have:
+// apply would take one of the same name for this one, and change it.
+func (r *reading) nameOf(a *account) string {
+	if id := notName.ReplaceAllString(a.clientID, ""); id != "" {
+		return a.place.name + " " + id[:min(8, len(id))]
+	}
+	return a.place.name + " from " + string(r.Format)
 }
 
 func (r *reading) secondSecret(first, a *account) {

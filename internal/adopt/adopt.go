@@ -68,6 +68,9 @@ type Secret struct {
 // MaxBytes bounds a file: the longest that people write are a tenth of it.
 const MaxBytes = 1 << 20
 
+// accountsMax bounds what a person can look through.
+const accountsMax = 2000
+
 // strangeMax ends the reading of a file that is something else.
 const strangeMax = 1000
 
@@ -103,6 +106,10 @@ func Read(data []byte, format Format) (Report, error) {
 	if len(r.NotUnderstood) > strangeMax {
 		return Report{}, mailgrant.Errorf(mailgrant.Invalid, nil, "more than %d lines of the file are not understood as settings of %s", strangeMax, format).
 			Fix("look whether it is the right file, or name what it is: --from")
+	}
+	if len(r.accounts) > accountsMax {
+		return Report{}, mailgrant.Errorf(mailgrant.TooLarge, nil, "the file names more than %d mailboxes", accountsMax).
+			Fix("take it apart, and import the parts one by one")
 	}
 	r.settle()
 	return r.done(), nil

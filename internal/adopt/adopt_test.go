@@ -5,6 +5,8 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,6 +41,34 @@ func TestExamples(t *testing.T) {
 		if seen < 2 {
 			t.Errorf("%s has %d examples", f, seen)
 		}
+	}
+}
+
+// docs/import.md names every kind of danger.
+func TestTheDocumentsNameEveryDanger(t *testing.T) {
+	page, err := os.ReadFile("../../docs/import.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := regexp.MustCompile(`\.danger\([^"]*"([a-z-]+)"`)
+	seen := 0
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range kind.FindAllSubmatch(source, -1) {
+			if seen++; !bytes.Contains(page, []byte("`"+string(m[1])+"`")) {
+				t.Errorf("docs/import.md does not name %s", m[1])
+			}
+		}
+	}
+	if seen < 40 {
+		t.Errorf("only %d were found: is the search still right?", seen)
 	}
 }
 
@@ -133,6 +163,7 @@ func TestHostileFiles(t *testing.T) {
 		"deep":           {"mailboxes: " + deep, adopt.MailRoom, mailgrant.Invalid},
 		"merge bomb":     {bomb("<<: [*%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c, *%c]"), adopt.MailRoom, mailgrant.Invalid},
 		"many words":     {strings.Repeat("poll\nx y z\n", 2000), adopt.Fetchmail, mailgrant.Invalid},
+		"many mailboxes": {numbered("poll x user u%@x.example\n"), adopt.Fetchmail, mailgrant.TooLarge},
 		"many sections":  {"[retriever]\n" + strings.Repeat("[x]\n[y]\n", 2000), adopt.Getmail, mailgrant.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,6 +174,28 @@ func TestHostileFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What refers to what refers to much ends soon.
+func TestReferencesEndSoon(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("[a@b.example]\n")
+	for c := 'a'; c < 'm'; c++ {
+		b.WriteString(string(c) + " = " + strings.Repeat("%("+string(c+1)+")s", 5000) + "\n")
+	}
+	r, err := adopt.Read([]byte(b.String()+"m =\n"), adopt.EmailProxy)
+	if err != nil || len(r.NotUnderstood) < 10 {
+		t.Errorf("%v, %d notes", err, len(r.NotUnderstood))
+	}
+}
+
+// numbered repeats a line with a number in it.
+func numbered(line string) string {
+	var b strings.Builder
+	for i := range 2 * 2000 {
+		b.WriteString(strings.ReplaceAll(line, "%", strconv.Itoa(i)))
+	}
+	return b.String()
 }
 
 // bomb is a file in which each mapping merges the one before it nine times.

@@ -300,10 +300,17 @@ func flowWords(f mailgrant.Flow) string {
 	return "consent of a person"
 }
 
+// scopesMost is more than any provider has for mail.
+const scopesMost = 50
+
 // proxyScopes finds what is asked for.
 func (r *reading) proxyScopes(a *account, e entry) {
 	resources := map[string]bool{}
 	words := strings.Fields(e.value)
+	if len(words) > scopesMost {
+		r.strange(e.line, "too-many", "%s asks for %d scopes; %d of them were looked at", shown(a.user), len(words), scopesMost)
+		words = words[:scopesMost]
+	}
 	all, named := false, false
 	for _, w := range words {
 		s, known := lookScope(w)

@@ -526,7 +526,7 @@ func (r *reading) fetchOption(a *account, o fetchOption) {
 		r.understood(o.line, "left-out", "%s: belongs to where the mail was put", o.key)
 	case "flush":
 		if !o.no {
-			r.danger(o.line, "deletes", "mailgrant never deletes what it has not read", "flush deletes mail that was read before, by whomever")
+			r.danger(o.line, "deletes", "nothing is to be done here: only what was read is ever deleted", "flush deletes mail that was read before, by whomever")
 		}
 	case "keep", "folder", "moveto", "ssl", "sslcertck", "sslproto":
 	case "fetchall":

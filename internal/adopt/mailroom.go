@@ -122,7 +122,7 @@ type pair struct {
 func (w *room) look(n *yaml.Node, depth int) (*yaml.Node, error) {
 	for range roomDepth {
 		if w.left--; w.left < 0 || depth > roomDepth {
-			return nil, mailgrant.Errorf(mailgrant.Invalid, nil, "the file repeats itself too often by its anchors, or is too deep").
+			return nil, mailgrant.Errorf(mailgrant.Invalid, nil, "the file is too long or too deep, or repeats itself too often by its anchors").
 				Fix("write out what *names stand for")
 		}
 		if n.Kind != yaml.AliasNode || n.Alias == nil {
