@@ -211,12 +211,15 @@ func (b *Mailboxes) apart(ctx context.Context, m mailgrant.Mailbox) error {
 	if _, err := b.store.Grant(ctx, m.Org, m.Grant); err != nil {
 		return err
 	}
+	if m.Role == mailgrant.RoleNone { // it may share a grant with any other, and there may be thousands
+		return nil
+	}
 	users, err := b.store.MailboxesByGrant(ctx, m.Org, m.Grant)
 	if err != nil {
 		return err
 	}
 	for _, o := range users {
-		if o.ID == m.ID || o.Role == m.Role && m.Role == mailgrant.RoleNone {
+		if o.ID == m.ID {
 			continue
 		}
 		shared := m.Role == mailgrant.RoleGlobal || m.Role == mailgrant.RoleSystem
