@@ -19,8 +19,8 @@ func newApply(c *cli) *cobra.Command {
 	var file string
 	var dry bool
 	cmd := &cobra.Command{
-		Use: "apply -f FILE", Short: "Make registrations, mailboxes and apps what a text file says, and say what changed", Args: count(0, 0),
-		Long: `Make registrations, mailboxes and apps what a text file says, and say what changed,
+		Use: "apply -f FILE", Short: "Make registrations, mailboxes, apps and webhooks what a text file says, and say what changed", Args: count(0, 0),
+		Long: `Make registrations, mailboxes, apps and webhooks what a text file says, and say what changed,
 setting by setting. What the file does not name stays as it is, nothing is deleted, and
 applying the same file again changes nothing. Secrets do not stand in the file: it
 names the environment variable or the file that holds them.
@@ -90,6 +90,7 @@ type plan struct {
 	registrations map[string]client.Registration // by lower-case name
 	mailboxes     map[string]mailgrant.Mailbox   // by lower-case address
 	apps          map[string]mailgrant.App       // by lower-case name
+	webhooks      map[string]mailgrant.Webhook   // by lower-case name
 	grants        []client.Grant
 }
 
@@ -113,6 +114,11 @@ func newPlan(ctx context.Context, cl *client.Client, w wanted, dir string) (*pla
 			return nil, err
 		}
 	}
+	for i := range w.Webhooks {
+		if err := p.webhook(&w.Webhooks[i], w); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
@@ -129,6 +135,10 @@ func (p *plan) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hooks, err := p.cl.Webhooks(ctx)
+	if err != nil {
+		return err
+	}
 	if p.grants, err = p.cl.Grants(ctx); err != nil {
 		return err
 	}
@@ -141,6 +151,10 @@ func (p *plan) look(ctx context.Context) error {
 	}
 	for _, a := range apps {
 		p.apps[strings.ToLower(a.Name)] = a
+	}
+	p.webhooks = map[string]mailgrant.Webhook{}
+	for _, h := range hooks {
+		p.webhooks[strings.ToLower(h.Name)] = h
 	}
 	return nil
 }

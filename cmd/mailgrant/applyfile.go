@@ -20,6 +20,7 @@ type wanted struct {
 	Registrations []wantRegistration `yaml:"registrations,omitempty"`
 	Mailboxes     []wantMailbox      `yaml:"mailboxes,omitempty"`
 	Apps          []wantApp          `yaml:"apps,omitempty"`
+	Webhooks      []wantWebhook      `yaml:"webhooks,omitempty"`
 }
 
 // A wantRegistration is known by its name.
@@ -162,7 +163,7 @@ func known(n *yaml.Node, t reflect.Type, what string) error {
 }
 
 // things names the parts of the file for people.
-var things = map[string]string{"registrations": "a registration", "credentials": "a credential", "mailboxes": "a mailbox", "limits": "limits", "grant": "a grant", "apps": "an app"}
+var things = map[string]string{"registrations": "a registration", "credentials": "a credential", "mailboxes": "a mailbox", "limits": "limits", "grant": "a grant", "apps": "an app", "webhooks": "a webhook"}
 
 // secretNames are what people call a secret.
 var secretNames = []string{"secret", "client_secret", "password", "key", "private_key", "certificate"}
@@ -247,3 +248,10 @@ func (w *wanted) place(root *yaml.Node) error {
 	}
 	return nil
 }
+	for i := range w.Webhooks {
+		h := &w.Webhooks[i]
+		h.line = lines("webhooks", i)
+		if err := once("webhooks", "name", h.Name, h.line); err != nil {
+			return err
+		}
+	}

@@ -310,9 +310,9 @@ func (p *plan) app(w *wantApp, boxes []wantMailbox) error {
 		switch {
 		case !exists:
 			s.Name = &w.Name
-			_, err = p.cl.CreateApp(ctx, s)
+			have, err = p.cl.CreateApp(ctx, s)
 		case s != (client.AppSettings{}):
-			_, err = p.cl.UpdateApp(ctx, string(have.ID), s)
+			have, err = p.cl.UpdateApp(ctx, string(have.ID), s)
 		}
 		return err
 	})
@@ -345,3 +345,4 @@ func (p *plan) addresses(ids []mailgrant.ID) []string {
 	}
 	return out
 }
+		p.apps[key] = have

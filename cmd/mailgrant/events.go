@@ -104,8 +104,16 @@ func (c *cli) events(cmd *cobra.Command, cl *client.Client, f client.EventFilter
 // again is how long a broken stream is left alone.
 const again = 2 * time.Second
 
-// follow goes on with new events. Only the first connection may fail.
+// follow shows new events.
 func (c *cli) follow(cmd *cobra.Command, cl *client.Client, f client.EventFilter) error {
+	return c.watch(cmd, cl, f, func(e mailgrant.Event) (bool, error) {
+		return true, c.each(cmd, e, func(p *printer) { p.event(e) })
+	})
+}
+
+// watch goes on with new events; take says whether one counts. Only the first
+// connection may fail.
+func (c *cli) watch(cmd *cobra.Command, cl *client.Client, f client.EventFilter, take func(mailgrant.Event) (bool, error)) error {
 	left, began := f.Limit, false
 	f.Limit = 0
 	enough := errors.New("enough")
@@ -113,8 +121,12 @@ func (c *cli) follow(cmd *cobra.Command, cl *client.Client, f client.EventFilter
 		start := time.Now()
 		err := cl.Watch(cmd.Context(), f, func(e mailgrant.Event) error {
 			f.After, began = e.Seq, true
-			if err := c.each(cmd, e, func(p *printer) { p.event(e) }); err != nil {
+			counts, err := take(e)
+			if err != nil {
 				return err
+			}
+			if !counts {
+				return nil
 			}
 			if left--; left == 0 {
 				return enough

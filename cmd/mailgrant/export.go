@@ -14,10 +14,11 @@ import (
 
 func newExport(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use: "export", Short: "Write registrations, mailboxes and apps as a text file for apply, without secrets", Args: count(0, 0),
-		Long: `Write registrations, mailboxes and apps as a text file for mailgrant apply. It holds
+		Use: "export", Short: "Write registrations, mailboxes, apps and webhooks as a text file for apply, without secrets", Args: count(0, 0),
+		Long: `Write registrations, mailboxes, apps and webhooks as a text file for mailgrant apply. It holds
 no secrets: where there is one, it names an environment variable to take it from when
-the file is applied elsewhere. Keys of apps and consents are not in it.`,
+the file is applied elsewhere. Keys of apps, secrets of webhooks and consents are not
+in it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := c.client(cmd)
 			if err != nil {
@@ -67,6 +68,9 @@ func (p *plan) export() wanted {
 		boxes := p.addresses(a.Mailboxes)
 		w.Apps = append(w.Apps, wantApp{Name: a.Name, Classes: some(a.Classes), Mailboxes: some(boxes), Senders: some(a.Senders),
 			Doors: some(a.Doors), PerMinute: saying(a.PerMinute), Disabled: saying(a.Disabled)})
+	}
+	for _, k := range sorted(p.webhooks) {
+		w.Webhooks = append(w.Webhooks, p.exportWebhook(p.webhooks[k]))
 	}
 	return w
 }

@@ -27,6 +27,8 @@ var commands = []func(*cli) *cobra.Command{
 	newApp,
 	newCheck,
 	newEvents,
+	newWebhook,
+	newListen,
 	newQueue,
 	newArrival,
 	newRoute,

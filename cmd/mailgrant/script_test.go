@@ -197,6 +197,7 @@ var changing = []struct {
 }{
 	{anID, "${1}_…"},
 	{regexp.MustCompile(`\bmg_[0-9A-Za-z_]{4,}`), "mg_…"},
+	{regexp.MustCompile(`\bwhsec_[0-9A-Za-z+/=]{20,}`), "whsec_…"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?`), "DATE"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\d$|\b20\d\d-\d\d-\d\d([; ])`), "DAY$1"},
