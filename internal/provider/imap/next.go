@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,9 @@ const (
 )
 
 const (
-	triesMax = 5 // connections that one message may cost
-	inARow   = 2 // messages refused one after the other that are their own fault
+	triesMax   = 5 // connections that one message may cost
+	strangeMax = 3 // answers with other messages than expected, before each is asked for alone
+	inARow     = 2 // messages refused one after the other that are their own fault
 )
 
 // A takeError is one of our own side: the connection is fine.
@@ -209,9 +211,9 @@ func (h *handing) incoming(f fetched) provider.Incoming {
 }
 
 // fetch asks for the bytes of some messages and gives them as they come. It says
-// how many were given. One that does not come where it is expected ends that: the
-// next command asks for it alone, and its answer says whether it is gone. Nothing
-// is ever passed over because something else came instead.
+// how many were given. Where another one comes than is expected, nothing more is
+// taken of that answer: the next command asks for the expected one alone, and that
+// answer says whether it is gone.
 func (h *handing) fetch(run []fetched) (given int, err error) {
 	s := h.s
 	uids, total := make([]uint32, len(run)), int64(0)
@@ -226,6 +228,7 @@ func (h *handing) fetch(run []fetched) (given int, err error) {
 	s.link.left += int(min(total, pageBytes))
 	s.link.bodies = true
 	defer func(l *link) { l.bodies = false }(s.link)
+	odd := false
 	for {
 		r, err := s.next()
 		switch {
@@ -234,6 +237,10 @@ func (h *handing) fetch(run []fetched) (given int, err error) {
 		case err != nil:
 			return given, err
 		case r.tag == tag:
+			if odd {
+				s.strange++
+				s.single = s.single || s.strange >= strangeMax
+			}
 			return h.end(run, given, r)
 		case r.tag != "":
 			return given, errGarbled
@@ -247,7 +254,8 @@ func (h *handing) fetch(run []fetched) (given int, err error) {
 		if !f.here && !f.whole {
 			continue
 		}
-		if given == len(run) || f.uid != run[given].uid && (f.uid != 0 || len(run) > 1) {
+		if odd || given == len(run) || f.uid != run[given].uid && (f.uid != 0 || len(run) > 1) {
+			odd = odd || given < len(run) && len(run) > 1
 			s.single = s.single || f.uid == 0 // its number comes behind its bytes
 			if err := s.passBody(); err != nil {
 				return given, err
@@ -397,35 +405,49 @@ func (s *session) tooOld(f fetched) bool { return !f.at.IsZero() && f.at.Before(
 func (s *session) tooLarge(n int64) bool { return s.reading.Max > 0 && n > s.reading.Max }
 
 // describe asks what the messages are. Those that it does not name are gone,
-// unless all is false.
+// unless all is false. An answer whose UIDs are not those that were asked for, in
+// their order, says nothing: then each is asked for by itself.
 func (s *session) describe(uids []uint32) (about map[uint32]fetched, all bool, err error) {
 	about = make(map[uint32]fetched, len(uids))
-	for _, uid := range uids {
-		about[uid] = fetched{}
+	sane, err := s.describeTo(about, uids)
+	if err == nil && !sane && len(uids) > 1 {
+		s.c.Log.Warn("a server's UIDs are not those that were asked for", "mailbox", s.way.Mailbox.ID, "host", s.way.Settings.IMAPHost)
+		clear(about)
+		for i := range uids {
+			if _, err = s.describeTo(about, uids[i:i+1]); err != nil {
+				break
+			}
+		}
 	}
+	if no := (*refused)(nil); errors.As(err, &no) && s.ofMessage(err) {
+		return about, false, nil // each is fetched by itself, and its answer says more
+	}
+	return about, sane, err
+}
+
+func (s *session) describeTo(about map[uint32]fetched, uids []uint32) (sane bool, err error) {
+	sane = true
+	next := 0
 	_, err = s.run("UID FETCH "+uidSet(uids)+" (UID INTERNALDATE RFC822.SIZE)", func(r response) error {
 		if r.kind != "FETCH" {
 			return nil
 		}
 		f, err := readFetch(r.rest)
-		if err != nil {
-			return err
+		if err != nil || f.size == 0 && f.at.IsZero() && !slices.Contains(uids, f.uid) {
+			return err // somebody's flags
 		}
-		if old, asked := about[f.uid]; asked && old.uid == 0 {
-			about[f.uid] = f
+		for next < len(uids) && uids[next] < f.uid {
+			next++
 		}
+		if next == len(uids) || uids[next] != f.uid {
+			sane = false
+			return nil
+		}
+		about[f.uid] = f
+		next++
 		return nil
 	})
-	for uid, f := range about {
-		if f.uid == 0 {
-			delete(about, uid)
-		}
-	}
-	var no *refused
-	if errors.As(err, &no) && s.link != nil && s.ofMessage(err) {
-		return about, false, nil // each is asked for by itself
-	}
-	return about, true, err
+	return sane, err
 }
 
 // add gives one message to whoever reads.

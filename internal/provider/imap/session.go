@@ -44,6 +44,7 @@ type session struct {
 	places   places          // as of the last Next
 	given    provider.Cursor // what it gave back
 	single   bool            // the server tells a message's number behind its bytes
+	strange  int             // answers with other messages than were expected
 	refusals int             // messages refused one after the other
 	told     bool            // of what this server cannot do
 }
