@@ -107,7 +107,7 @@ func (x *exchange) deliver(sub *submission) {
 		default:
 			m.Raw = x.traced(trace{from: sub.from, head: headerOf(sub.wire), at: m.At, inside: sub.who.tenant.ID == t.ID,
 				dkimDomain: onMicrosoft(sub.who.tenant)}, sub.wire)
-			x.sim.mail.put(box, FolderInbox, m)
+			x.sim.mail.put(box, cmp.Or(v.mailboxes[box].item.DeliverTo, FolderInbox), m)
 		}
 	}
 }

@@ -126,6 +126,9 @@ type Mailbox struct {
 	POPDisabled      bool  `json:"pop_disabled,omitempty"`
 	NoSentCopy       bool  `json:"no_sent_copy,omitempty"` // of mail sent by SMTP
 
+	// DeliverTo is the folder that a rule or the spam filter puts what comes into.
+	DeliverTo string `json:"deliver_to,omitempty"` // FolderInbox when empty
+
 	// Language names the standard folders: en (when absent), de, fr or ja.
 	// Folders are there beside them, with "/" between levels. Both count when
 	// the mailbox is first used.

@@ -51,9 +51,31 @@ func (r *run) login(ctx context.Context) result {
 // open opens the inbox, as the reader does. R96.
 func (r *run) open(ctx context.Context, _ *leg) result {
 	if err := r.visit(ctx, nil, time.Now(), nil); err != nil {
-		return result{err: err}
+		return result{err: r.notConnected(err)}
 	}
 	return result{text: "the mailbox opens"}
+}
+
+// notConnected adds to the refusal that has several causes all that it can mean:
+// Exchange does not say which. R96.
+func (r *run) notConnected(err error) error {
+	e := mailgrant.AsError(err)
+	if e.Finding == nil || !strings.Contains(strings.ToLower(e.Finding.Raw), "authenticated but not connected") {
+		return err
+	}
+	f := *e.Finding
+	who := clean(first(r.way.Grant.Subject.UPN, r.way.Grant.Subject.Address, "the app itself"))
+	if r.way.Grant.Flow == mailgrant.FlowApp {
+		who = "the app itself"
+	}
+	f.Steps = append(slices.Clip(f.Steps),
+		mailgrant.Step{Place: "mailgrant", Text: "The same answer has other causes. The token speaks for " + who + ": it must have been given by the licensed user whose mailbox this is, or by one with Full Access to it.",
+			Command: "mailgrant grant show " + r.box.Address},
+		mailgrant.Step{Place: "Microsoft 365 admin centre > Users > Active users > the user > Licenses and apps", Text: "See that the user has a licence with Exchange Online; a shared mailbox needs none."},
+		mailgrant.Step{Place: "Microsoft 365 admin centre > Users > Active users > the user > Mail > Manage email apps", Text: "See that " + strings.ToUpper(r.in.protocol) + " is ticked."},
+		mailgrant.Step{Place: "Exchange admin centre > Recipients > Mailboxes > the mailbox > Email addresses", Text: "See that " + r.box.Address + " is the primary address, and no alias."},
+		mailgrant.Step{Text: "If the same grant worked within the last hour, too many sessions were opened: wait."})
+	return mailgrant.Errorf(e.Code, err, "%s", e.Message).With(f)
 }
 
 // visit opens folders and goes through what came into them since; look says

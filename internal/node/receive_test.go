@@ -24,10 +24,12 @@ type reading struct {
 	api *client.Client
 	box mailgrant.Mailbox
 
+	also []mailgrant.Capability // of its grant, besides reading
+
 	stop func() error
 }
 
-func receiving(t *testing.T, r mailgrant.Receive) *reading {
+func receiving(t *testing.T, r mailgrant.Receive, also ...mailgrant.Capability) *reading {
 	s, err := sim.Start(t.Context(), sim.Config{Dir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
@@ -39,7 +41,7 @@ func receiving(t *testing.T, r mailgrant.Receive) *reading {
 		c.Egress.Allow = append(c.Egress.Allow, u.Host)
 	}
 	c.Egress.Allow = append(c.Egress.Allow, s.IMAPAddr(), s.POPAddr(), s.SMTPAddr())
-	x := &reading{t: t, sim: s, cfg: c}
+	x := &reading{t: t, sim: s, cfg: c, also: also}
 	x.start()
 	x.box = x.furnish(r)
 	return x
@@ -66,7 +68,7 @@ func (x *reading) furnish(r mailgrant.Receive) mailgrant.Mailbox {
 	_, err = x.api.AddCredential(ctx, reg.ID, client.NewCredential{Secret: sim.ContosoSystemClientSecret})
 	must(t, err)
 	address, kind, flow := scanner, mailgrant.MailboxApp, mailgrant.FlowApp
-	can := []mailgrant.Capability{mailgrant.CanIMAP, mailgrant.CanPOP, mailgrant.CanAPIRead}
+	can := append([]mailgrant.Capability{mailgrant.CanIMAP, mailgrant.CanPOP, mailgrant.CanAPIRead}, x.also...)
 	g, err := x.api.CreateGrant(ctx, client.GrantSettings{Registration: &reg.ID, Mailbox: &address, MailboxKind: &kind, Flow: &flow, Capabilities: &can})
 	must(t, err)
 	_, err = x.api.Activate(ctx, g.ID)
