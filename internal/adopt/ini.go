@@ -1,7 +1,6 @@
 package adopt
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
@@ -203,8 +202,6 @@ func (s *section) value(key string) string {
 	return e.value
 }
 
-var interpolated = regexp.MustCompile(`%(?:%|\(([^)]*)\)s|)`)
-
 // Bounds of what references may make of a file: Python's own depth is 10, the
 // others keep a small file from becoming a long wait.
 const (
@@ -236,35 +233,35 @@ func (p *interpolation) in(s *section) *section {
 }
 
 func (p *interpolation) value(s *section, text string, depth int) (string, bool) {
-	if !strings.Contains(text, "%") {
-		return text, true
-	}
-	good := depth <= interpolateDepth
-	size := 0
-	v := interpolated.ReplaceAllStringFunc(text, func(m string) string {
-		if m == "%%" {
-			return "%"
-		}
-		if m == "%" {
-			good = false
-		}
-		if !good {
-			return ""
-		}
-		name := strings.ToLower(m[2 : len(m)-2])
-		p.used[name] = true
-		e, there := s.get(name)
-		if p.left -= 1 + len(e.value)>>10; p.left < 0 {
-			good = false
-			return ""
-		}
-		inner, ok := p.value(s, e.value, depth+1)
-		size += len(inner)
-		good = there && ok && size <= interpolateBytes
-		return inner
-	})
-	if !good {
+	if depth > interpolateDepth {
 		return "", false
 	}
-	return v, true
+	var b strings.Builder
+	for {
+		plain, rest, more := strings.Cut(text, "%")
+		b.WriteString(plain)
+		switch {
+		case !more:
+			return b.String(), true
+		case strings.HasPrefix(rest, "%"):
+			b.WriteByte('%')
+			text = rest[1:]
+			continue
+		case !strings.HasPrefix(rest, "("):
+			return "", false
+		}
+		name, after, ok := strings.Cut(rest[1:], ")s")
+		name = strings.ToLower(name)
+		e, there := s.get(name)
+		if p.left -= 1 + len(e.value)>>10; !ok || !there || p.left < 0 {
+			return "", false
+		}
+		p.used[name] = true
+		inner, ok := p.value(s, e.value, depth+1)
+		if !ok || b.Len()+len(inner) > interpolateBytes {
+			return "", false
+		}
+		b.WriteString(inner)
+		text = after
+	}
 }
