@@ -44,7 +44,7 @@ type Store interface {
 	AfterDone(ctx context.Context, org mailgrant.ID, f store.Fence, ids []mailgrant.ID) error
 	Arrival(ctx context.Context, org, id mailgrant.ID) (mailgrant.Arrival, error)
 	ReadAgain(ctx context.Context, org, id mailgrant.ID) error
-	ReadMailboxes(ctx context.Context) ([]mailgrant.Mailbox, error)
+	ReadMailboxes(ctx context.Context) ([]store.Lane, error)
 	Mailbox(ctx context.Context, org, id mailgrant.ID) (mailgrant.Mailbox, error)
 	MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error)
 	Submission(ctx context.Context, org, id mailgrant.ID) (mailgrant.Submission, error)
@@ -160,9 +160,9 @@ func (in *Inbox) lookAtAll(ctx context.Context) error {
 	}
 	wanted := make(map[mailgrant.ID]bool, len(boxes))
 	for _, m := range boxes {
-		if _, mine := in.Owner.Fence(m.ID); mine && m.State != mailgrant.MailboxDisabled {
-			wanted[m.ID] = true
-			in.watch(m.Org, m.ID)
+		if _, mine := in.Owner.Fence(m.Mailbox); mine {
+			wanted[m.Mailbox] = true
+			in.watch(m.Org, m.Mailbox)
 		}
 	}
 	in.mu.Lock()

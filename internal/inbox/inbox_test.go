@@ -140,6 +140,29 @@ func TestME06CopiedMessageID(t *testing.T) {
 	})
 }
 
+// A check's own message is kept, and applications do not hear of it.
+func TestOwnMessageIsIgnored(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		r.far.deliver(message("mark"), message("one"))
+		synctest.Wait()
+		if got := r.subjects(); got != "mark one" && got != "one mark" {
+			t.Errorf("arrivals: %s", got)
+		}
+		for _, a := range r.arrivals() {
+			if want := map[string]mailgrant.ArrivalState{"mark": mailgrant.ArrivalIgnored, "one": mailgrant.ArrivalNew}[a.Subject]; a.State != want {
+				t.Errorf("%s is %s", a.Subject, a.State)
+			}
+		}
+		if l := r.events(); len(l) != 1 || !strings.Contains(string(l[0].Data), "one") {
+			t.Errorf("events: %+v", l)
+		}
+	}, func(r *rig) {
+		r.config = func(c *inbox.Config) {
+			c.Own = func(a mailgrant.Arrival) bool { return a.Mailbox == r.box.ID && a.Subject == "mark" }
+		}
+	})
+}
+
 // A message that never comes whole does not stop the others.
 func TestBadMessageDoesNotStopTheMailbox(t *testing.T) {
 	for name, fault := range map[string]error{

@@ -267,7 +267,7 @@ func Choose(w provider.Way, readers map[string]provider.Reader) (r provider.Read
 		}
 		if asked == o.name && !can(o.can) {
 			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s does not cover reading by %s", w.Mailbox.Address, asked).
-				Fix("let its owner consent to it: mailgrant grant begin %s --for %s", w.Mailbox.Address, o.can).At("receive.protocol")
+				Fix("let its owner consent to it: mailgrant grant begin %s --capability %s", w.Mailbox.Address, o.can).At("receive.protocol")
 		}
 		if asked == o.name && o.host == "" {
 			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "%s does not offer %s, as far as is known", w.Settings.Name, asked).
@@ -281,7 +281,7 @@ func Choose(w provider.Way, readers map[string]provider.Reader) (r provider.Read
 		}
 	}
 	return provider.Reader{}, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s covers no way to read mail", w.Mailbox.Address).
-		Fix("let its owner consent to one: mailgrant grant begin %s --for imap", w.Mailbox.Address).At("receive")
+		Fix("let its owner consent to one: mailgrant grant begin %s --capability imap", w.Mailbox.Address).At("receive")
 }
 
 // begin says from where a session reads.

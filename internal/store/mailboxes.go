@@ -77,8 +77,12 @@ func receiveOf(m mailgrant.Mailbox) string {
 }
 
 // ReadMailboxes are the mailboxes of all organizations that are to be read.
-func (s *Store) ReadMailboxes(ctx context.Context) ([]mailgrant.Mailbox, error) {
-	return list(ctx, s.eng, mailboxColumns+" WHERE receive <> '' ORDER BY id", nil, mailboxRow)
+func (s *Store) ReadMailboxes(ctx context.Context) ([]Lane, error) {
+	return list(ctx, s.eng, "SELECT org, id FROM mailboxes WHERE receive <> '' AND state <> 'disabled'", nil, func(r rows) (Lane, error) {
+		var org, id string
+		err := r.Scan(&org, &id)
+		return Lane{mailgrant.ID(org), mailgrant.ID(id)}, err
+	})
 }
 
 // UpdateMailbox replaces the settings of m, and its state when it is switched on

@@ -153,6 +153,28 @@ func arrivalsFound(t *testing.T, f *fixture) {
 	is(t, err, mailgrant.Invalid)
 }
 
+func readMailboxes(t *testing.T, f *fixture) {
+	m := f.box
+	want := func(n int) {
+		t.Helper()
+		l, err := f.ReadMailboxes(f.ctx)
+		f.must(t, err)
+		if len(l) != n || n > 0 && l[0] != (store.Lane{Org: f.org, Mailbox: m.ID}) {
+			t.Errorf("%+v, want %d", l, n)
+		}
+	}
+	want(0)
+	m.Receive = &mailgrant.Receive{Protocol: "imap"}
+	f.must(t, f.UpdateMailbox(f.ctx, m))
+	want(1)
+	m.State = mailgrant.MailboxDisabled
+	f.must(t, f.UpdateMailbox(f.ctx, m))
+	want(0)
+	m.State, m.Receive = mailgrant.MailboxActive, nil
+	f.must(t, f.UpdateMailbox(f.ctx, m))
+	want(0)
+}
+
 func arrivalStates(t *testing.T, f *fixture) {
 	a, q := collectedOf(f.org, f.box.ID, "1"), collectedOf(f.org, f.box.ID, "2")
 	q.Arrival.State = mailgrant.ArrivalQuarantined

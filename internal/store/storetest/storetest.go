@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"CollectIsAllOrNothing":       collectAll,
 		"ArrivalsAreFound":            arrivalsFound,
 		"ArrivalStates":               arrivalStates,
+		"ReadMailboxesAreThoseToRead": readMailboxes,
 		"AfterReadingIsKept":          afterReading,
 		"ArrivalsAreSwept":            arrivalsSwept,
 		"WebhookLife":                 webhookLife,
