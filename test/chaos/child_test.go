@@ -4,6 +4,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,13 +17,18 @@ import (
 
 	"github.com/mailgrant/mailgrant/internal/config"
 	"github.com/mailgrant/mailgrant/internal/node"
+	"github.com/mailgrant/mailgrant/internal/store"
 )
 
-// The environment of a child: its settings, and the step at which it dies.
+// The environment of a child: its settings, the step at which it dies, and where it
+// notes what is about to be deleted at its provider.
 const (
 	childConfig = "CHAOS_CONFIG" // config.Config as JSON
 	childDie    = "CHAOS_DIE"    // "step:n"; "" lives
+	childUndone = "CHAOS_UNDONE" // a file of the name undoneFile; "" nowhere
 )
+
+const undoneFile = "undone"
 
 // Child is the process that is killed: a mailgrant like any other, but for a
 // step at which it may end itself as kill -9 would. It prints "ready" and the
@@ -35,7 +41,13 @@ func Child() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	n, err := node.Open(ctx, c, node.Options{Log: node.Logger(os.Stderr, c.Log), Steps: dieAt(os.Getenv(childDie))})
+	var n *node.Node
+	steps := dieAt(os.Getenv(childDie))
+	if name := os.Getenv(childUndone); name != "" {
+		steps = noteUndone(name, func() *store.Store { return n.Store })
+	}
+	var err error
+	n, err = node.Open(ctx, c, node.Options{Log: node.Logger(os.Stderr, c.Log), Steps: steps})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "open:", err)
 		return 1
@@ -69,4 +81,37 @@ func dieAt(what string) func(string) {
 			select {} // until it is done
 		}
 	}
+}
+
+// noteUndone writes down, before anything is done with messages at their provider,
+// which arrivals they are.
+func noteUndone(name string, of func() *store.Store) func(string) {
+	return func(step string) {
+		if step != "inbox.before-done" {
+			return
+		}
+		if err := writeUndone(name, of()); err != nil {
+			fmt.Fprintln(os.Stderr, "note what is about to be deleted:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func writeUndone(name string, s *store.Store) error {
+	ctx := context.Background()
+	boxes, err := s.ReadMailboxes(ctx)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, m := range boxes {
+		l, err := s.AfterReading(ctx, m.Org, m.ID, 1000)
+		if err != nil {
+			return err
+		}
+		for _, u := range l {
+			fmt.Fprintln(&text, u.ID)
+		}
+	}
+	return os.WriteFile(name, text.Bytes(), 0o600)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/mailgrant/mailgrant/internal/node"
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
+	"github.com/mailgrant/mailgrant/test/real"
 )
 
 // TestChaosPowerLoss writes down every write, sync and answer of a loaded
@@ -30,39 +31,80 @@ import (
 // that were not synced by then are lost, kept or torn by chance. Whatever was
 // accepted before the moment must be in the database that is left, whole.
 func TestChaosPowerLoss(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Fatal("strace is not installed; run: make test-deps")
-	}
 	w := newWorld(t)
 	w.setUp()
+	w.losePower(func(p *process) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		w.load(ctx, p, "p", 3<<10)
+	})
+}
+
+// TestChaosReceivePowerLoss does the same while mail is read, told by webhook and
+// deleted at its provider: whatever was told or deleted must be in the database.
+func TestChaosReceivePowerLoss(t *testing.T) {
+	w := newWorld(t)
+	app := newApplication(t)
+	w.readsSim(app, mailgrant.Receive{Protocol: "imap", After: mailgrant.AfterDelete}, bySMTP)
+	w.undone = filepath.Join(t.TempDir(), "undone")
+	w.losePower(func(*process) {
+		for n := range 60 {
+			if _, err := w.sim.Deliver(bySMTP, letter(reader, bySMTP, n)); err != nil {
+				t.Fatal(err)
+			}
+			if n%4 < 3 {
+				continue // several in a page
+			}
+			w.must(real.Await(func() error {
+				if ids, _, _ := app.heard(); len(ids) <= n {
+					return fmt.Errorf("%d of %d messages were told", len(ids), n+1)
+				}
+				return nil
+			}))
+		}
+		w.must(real.Await(func() error {
+			if l := w.sim.Mail(bySMTP); len(l) > 0 {
+				return fmt.Errorf("%d messages are not deleted", len(l))
+			}
+			return nil
+		}))
+	})
+}
+
+// losePower writes down what a life does to the disk under a load, and what it
+// says, and then takes the power away at many moments of it.
+func (w *world) losePower(load func(*process)) {
+	w.t.Helper()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		w.t.Fatal("strace is not installed; run: make test-deps")
+	}
 	before := map[string][]byte{}
 	for _, f := range w.files() {
 		if b, err := os.ReadFile(f); err == nil {
 			before[f] = b
 		}
 	}
-	trace := filepath.Join(t.TempDir(), "trace")
+	trace := filepath.Join(w.t.TempDir(), "trace")
 	p, err := w.start("", strace, "-D", "-f", "-qq", "-o", trace, "-e", "trace=pwrite64,write,lseek,fsync,fdatasync,ftruncate", "-e", "signal=none", "-xx", "-s", "2000000", "-yy", "--")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	w.load(ctx, p, "p", 3<<10)
-	p.stop(t)
-	h := readTrace(t, trace, w.files())
+	w.must(err)
+	load(p)
+	p.stop(w.t)
+	h := readTrace(w.t, trace, w.files())
 	if len(h.answers) < 20 || len(h.syncs) < 20 {
-		t.Fatalf("%d answers and %d syncs were seen: too few to show anything", len(h.answers), len(h.syncs))
+		w.t.Fatalf("%d answers and %d syncs were seen: too few to show anything", len(h.answers), len(h.syncs))
 	}
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d; %d writes, %d syncs, %d answers", seed, len(h.writes), len(h.syncs), len(h.answers))
+	w.t.Logf("seed %d; %d writes, %d syncs, %d answers, %d of them before something is deleted", seed, len(h.writes), len(h.syncs), len(h.answers), h.deletes)
+	if (h.deletes > 0) != (w.undone != "") {
+		w.t.Errorf("%d deletions were seen", h.deletes)
+	}
 	r := rand.New(rand.NewPCG(seed, 2))
 	cuts, checked := cycles()*5, 0
 	for range cuts {
 		checked += w.cut(h, before, h.answers[r.IntN(len(h.answers))].at+r.IntN(20), r)
 	}
-	t.Logf("%d power cuts: %d acceptances looked for, none missing", cuts, checked)
+	w.t.Logf("%d power cuts: %d answers looked for, none missing", cuts, checked)
 }
 
 // A write is bytes on their way to the disk: between begun and done.
@@ -78,9 +120,11 @@ type flush struct {
 	begun, done int
 }
 
+// An answer is a submission whose client may know of it from here on, an arrival
+// that an application may know of, or one that is deleted at its provider.
 type answer struct {
 	id mailgrant.ID
-	at int // begun: from here on its client may know
+	at int
 }
 
 // A history is what a process did to the disk and said to its clients, in the
@@ -89,6 +133,7 @@ type history struct {
 	writes  []write
 	syncs   []flush
 	answers []answer
+	deletes int // of the answers: told to a provider
 }
 
 var (
@@ -97,6 +142,8 @@ var (
 	resumed   = regexp.MustCompile(`^(\d+)\s+<\.\.\. (\w+) resumed>(.*)\)\s+= (-?\d+)`)
 	fdOf      = regexp.MustCompile(`^(\d+)<((?:[^<>]|<[^<>]*>)*)>`)
 	accepted  = regexp.MustCompile(`(?s)(?:250 2\.0\.0 accepted as |HTTP/1\.1 202 .*?)(msg_[0-9a-z]{26})`)
+	told      = regexp.MustCompile(`"kind":"arrival\.new","at":"[^"]*","subject":"(arr_[0-9a-z]{26})"`)
+	undone    = regexp.MustCompile(`(arr_[0-9a-z]{26})\n`)
 	hexString = regexp.MustCompile(`"((?:\\x[0-9a-f]{2})*)"`)
 )
 
@@ -148,10 +195,23 @@ func readTrace(t *testing.T, name string, files []string) *history {
 }
 
 func (h *history) answer(args string, at int) {
-	if fd := fdOf.FindStringSubmatch(args); fd != nil && strings.HasPrefix(plain(fd[2]), "TCP") {
-		for _, m := range accepted.FindAllSubmatch(bytesOf(args), -1) {
+	fd := fdOf.FindStringSubmatch(args)
+	if fd == nil {
+		return
+	}
+	find := func(r *regexp.Regexp) (n int) {
+		for _, m := range r.FindAllSubmatch(bytesOf(args), -1) {
 			h.answers = append(h.answers, answer{mailgrant.ID(m[1]), at})
+			n++
 		}
+		return n
+	}
+	switch to := plain(fd[2]); {
+	case strings.HasPrefix(to, "TCP"):
+		find(accepted)
+		find(told)
+	case filepath.Base(to) == undoneFile:
+		h.deletes += find(undone)
 	}
 }
 
@@ -216,7 +276,7 @@ func (h *history) synced(w write, at int) bool {
 }
 
 // cut leaves the disk as a power cut at the moment might, and looks for all that
-// was accepted by then.
+// was answered for by then.
 func (w *world) cut(h *history, before map[string][]byte, at int, r *rand.Rand) int {
 	w.t.Helper()
 	disk := map[string][]byte{}
@@ -260,7 +320,7 @@ func applied(b []byte, wr write, data []byte) []byte {
 	return b
 }
 
-// look opens what is left and finds every acceptance with its body.
+// look opens what is left and finds everything that was answered for, whole.
 func (w *world) look(h *history, dir string, at int) (checked int) {
 	w.t.Helper()
 	ctx := w.t.Context()
@@ -286,33 +346,42 @@ func (w *world) look(h *history, dir string, at int) (checked int) {
 			continue
 		}
 		checked++
-		sub, err := s.Submission(ctx, orgs[0].ID, a.id)
+		size, err := sizeOf(ctx, s, orgs[0].ID, a.id)
 		if err != nil {
-			w.t.Errorf("%s was accepted at line %d, and after a power cut at line %d it is not there: %v", a.id, a.at, at, err)
+			w.t.Errorf("%s was answered for at line %d, and after a power cut at line %d it is not there: %v", a.id, a.at, at, err)
 			continue
 		}
-		if err := wholeBody(ctx, s, v, sub); err != nil {
-			w.t.Errorf("%s was accepted at line %d, and after a power cut at line %d its body is not whole: %v", a.id, a.at, at, err)
+		if err := wholeBody(ctx, s, v, orgs[0].ID, a.id, size); err != nil {
+			w.t.Errorf("%s was answered for at line %d, and after a power cut at line %d its body is not whole: %v", a.id, a.at, at, err)
 		}
 	}
 	return checked
 }
 
-func wholeBody(ctx context.Context, s *store.Store, v *vault.Vault, sub mailgrant.Submission) error {
+func sizeOf(ctx context.Context, s *store.Store, org, id mailgrant.ID) (int64, error) {
+	if id.Is(mailgrant.PrefixArrival) {
+		a, err := s.Arrival(ctx, org, id)
+		return a.Size, err
+	}
+	sub, err := s.Submission(ctx, org, id)
+	return sub.Size, err
+}
+
+func wholeBody(ctx context.Context, s *store.Store, v *vault.Vault, org, id mailgrant.ID, want int64) error {
 	size := int64(0)
-	for n := int64(0); size < sub.Size; n++ {
-		sealed, err := s.Chunk(ctx, sub.Org, sub.ID, n)
+	for n := int64(0); size < want; n++ {
+		sealed, err := s.Chunk(ctx, org, id, n)
 		if err != nil {
 			return err
 		}
-		b, err := v.Open(vault.Place{Org: sub.Org, Table: "chunks", Column: "bytes", Row: sub.ID, N: n}, sealed)
+		b, err := v.Open(vault.Place{Org: org, Table: "chunks", Column: "bytes", Row: id, N: n}, sealed)
 		if err != nil {
 			return err
 		}
 		size += int64(len(b))
 	}
-	if size != sub.Size {
-		return fmt.Errorf("%d bytes of %d", size, sub.Size)
+	if size != want {
+		return fmt.Errorf("%d bytes of %d", size, want)
 	}
 	return nil
 }

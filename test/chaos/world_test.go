@@ -39,6 +39,8 @@ type world struct {
 	cfg config.Config
 	key string
 
+	undone string // where a life notes what is about to be deleted; "" nowhere
+
 	mu       sync.Mutex
 	accepted map[string]mailgrant.ID // by subject
 }
@@ -59,14 +61,7 @@ func newWorld(t *testing.T) *world {
 	if err := s.World().SetSMTPAuth(bySMTP, "on"); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "chaos-") // short: a socket's path is bounded
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := config.Default()
-	c.Dir, c.Hostname, c.Log = dir, "mailgrant.contoso.example", config.Log{Level: "warn", Format: "text"}
-	c.Listen = []string{"http+insecure://127.0.0.1:0", "submission+insecure://127.0.0.1:0"}
+	c := settings(t)
 	c.Egress.CAFile = s.CAFile()
 	for _, a := range []string{s.LoginURL(), s.GraphURL()} {
 		u, err := url.Parse(a)
@@ -77,6 +72,20 @@ func newWorld(t *testing.T) *world {
 	}
 	c.Egress.Allow = append(c.Egress.Allow, s.SMTPAddr())
 	return &world{t: t, sim: s, cfg: c, accepted: map[string]mailgrant.ID{}}
+}
+
+// settings are those of a mailgrant with a directory of its own.
+func settings(t *testing.T) config.Config {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chaos-") // short: a socket's path is bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := config.Default()
+	c.Dir, c.Hostname, c.Log = dir, "mailgrant.contoso.example", config.Log{Level: "warn", Format: "text"}
+	c.Listen = []string{"http+insecure://127.0.0.1:0", "submission+insecure://127.0.0.1:0"}
+	return c
 }
 
 // A process is one life of mailgrant.
@@ -96,7 +105,7 @@ func (w *world) start(die string, wrap ...string) (*process, error) {
 	}
 	args := append(wrap, os.Args[0])
 	p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), childConfig+"="+string(b), childDie+"="+die)
+	p.cmd.Env = append(os.Environ(), childConfig+"="+string(b), childDie+"="+die, childUndone+"="+w.undone)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -145,13 +154,7 @@ func (w *world) setUp() {
 	}
 	defer p.stop(w.t)
 	ctx, c := w.t.Context(), client.Local(w.cfg.Socket())
-	must := func(err error) {
-		w.t.Helper()
-		if err != nil {
-			e := mailgrant.AsError(err)
-			w.t.Fatalf("%v; %s", err, e.Remedy)
-		}
-	}
+	must := w.must
 	host, port, err := net.SplitHostPort(w.sim.SMTPAddr())
 	must(err)
 	name, template, tenant, id := "Contoso Notices", "microsoft365", sim.ContosoTenantID, sim.ContosoSystemClientID
@@ -178,6 +181,13 @@ func (w *world) setUp() {
 	k, err := c.IssueKey(ctx, app, client.NewKey{Scopes: []mailgrant.Scope{mailgrant.ScopeSend, mailgrant.ScopeRead}})
 	must(err)
 	w.key = k.Secret
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatalf("%v; %s", err, mailgrant.AsError(err).Remedy)
+	}
 }
 
 func (w *world) note(subject string, id mailgrant.ID) {

@@ -45,6 +45,7 @@ type MailServer struct {
 	mailboxes []string
 	postfix   daemon
 	dovecot   daemon
+	program   string // of Dovecot
 }
 
 // A daemon is a process with its log.
@@ -71,7 +72,7 @@ func NewMailServer(t testing.TB, p *OIDC) *MailServer {
 	t.Helper()
 	master, dovecot, cert := postfixMaster(t), program(t, "dovecot"), certificates(t)
 	ports := freePorts(t, 6)
-	m := &MailServer{Host: "localhost", CAFile: cert.certFile, dir: folder(t, "mail"),
+	m := &MailServer{Host: "localhost", CAFile: cert.certFile, dir: folder(t, "mail"), program: dovecot,
 		SubmissionPort: ports[0], SubmissionsPort: ports[1], IMAPPort: ports[2], IMAPSPort: ports[3], POP3Port: ports[4], POP3SPort: ports[5]}
 	m.uid, m.gid = owner(t)
 	for a := range p.Users {
@@ -100,19 +101,45 @@ func NewMailServer(t testing.TB, p *OIDC) *MailServer {
 	if out, err := asRoot(t, "sh", "-c", folders).CombinedOutput(); err != nil {
 		t.Fatalf("the folders of the mail server: %v\n%s", err, out)
 	}
-	imap := asRoot(t, dovecot, "-F", "-c", m.at("dovecot", "dovecot.conf"))
-	imap.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Postfix makes a session of its own
-	if err := errors.Join(m.dovecot.start(imap), m.postfix.start(asRoot(t, master, "-c", m.at("postfix"), "-s"))); err != nil {
+	if err := m.postfix.start(asRoot(t, master, "-c", m.at("postfix"), "-s")); err != nil {
 		t.Fatalf("the mail server: %v", err)
 	}
+	m.StartDovecot(t)
 	// Each opens all its ports before it serves one.
 	if err := awaitPort(m.SubmissionsPort, m.postfix.ended); err != nil {
 		t.Fatalf("Postfix on port %d: %v\n%s", m.SubmissionsPort, err, tail(m.postfix.log.String()))
 	}
+	return m
+}
+
+// StartDovecot starts Dovecot after KillDovecot, on the same ports, and returns
+// when it serves. The settings are added to its own.
+func (m *MailServer) StartDovecot(t testing.TB, settings ...string) {
+	t.Helper()
+	if err := m.write(strings.Join(settings, "\n")+"\n", "dovecot", "added.conf"); err != nil {
+		t.Fatal(err)
+	}
+	c := asRoot(t, m.program, "-F", "-c", m.at("dovecot", "dovecot.conf"))
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Postfix makes a session of its own
+	if err := m.dovecot.start(c); err != nil {
+		t.Fatalf("Dovecot: %v", err)
+	}
 	if err := awaitPort(m.IMAPPort, m.dovecot.ended); err != nil {
 		t.Fatalf("Dovecot on port %d: %v\n%s", m.IMAPPort, err, tail(m.dovecot.log.String()))
 	}
-	return m
+}
+
+// KillDovecot ends all processes of Dovecot with SIGKILL. Postfix goes on: mail is
+// delivered, and who is logged in there stays so.
+func (m *MailServer) KillDovecot(t testing.TB) {
+	t.Helper()
+	// Stopped, the master starts no more of them meanwhile.
+	kill := fmt.Sprintf(`p=$(head -n 1 %s | tr -d ' '); kill -STOP "$p"; all="$p $(cat "/proc/$p/task/$p/children")"; kill -KILL $all; `+
+		`for p in $all; do n=0; while [ $n -lt 1000 ] && grep -q '^State:.[^Z]' "/proc/$p/status" 2>/dev/null; do sleep 0.01; n=$((n+1)); done; done`, quote(m.at("run", "master.pid")))
+	if out, err := asRoot(t, "sh", "-c", kill).CombinedOutput(); err != nil {
+		t.Fatalf("kill Dovecot: %v\n%s", err, out)
+	}
+	<-m.dovecot.ended
 }
 
 // postfixMaster is the process that runs the rest of Postfix.
@@ -200,6 +227,7 @@ userdb {
   driver = static
   args = uid=%[4]d gid=%[5]d home=%[1]s/home/%%Ld/%%Ln
 }
+!include added.conf
 service anvil {
   unix_listener anvil-auth-penalty {
     mode = 0
@@ -364,6 +392,22 @@ func (m *MailServer) Await(t testing.TB, address string, n int) []Mail {
 		t.Fatalf("the Maildir of %s: %v", address, err)
 	}
 	return all
+}
+
+// Count is how many messages lie in a folder of a mailbox; "" is its inbox.
+func (m *MailServer) Count(address, folder string) (n int, err error) {
+	local, domain, _ := strings.Cut(strings.ToLower(address), "@")
+	if folder != "" {
+		folder = "." + folder // Maildir++
+	}
+	for _, sub := range []string{"new", "cur"} {
+		l, err := os.ReadDir(m.at("mail", domain, local, folder, sub))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		n += len(l)
+	}
+	return n, nil
 }
 
 func (m *MailServer) messages(address string) ([]Mail, error) {
