@@ -105,7 +105,7 @@ func writeUndone(name string, s *store.Store) error {
 	}
 	var text bytes.Buffer
 	for _, m := range boxes {
-		l, err := s.AfterReading(ctx, m.Org, m.ID, 1000)
+		l, err := s.AfterReading(ctx, m.Org, m.Mailbox, 1000)
 		if err != nil {
 			return err
 		}
