@@ -38,7 +38,7 @@ func (s *Store) UpdateOrganization(ctx context.Context, o mailgrant.Organization
 func (s *Store) DeleteOrganization(ctx context.Context, id mailgrant.ID) error {
 	n, err := s.do(ctx, stmt{"DELETE FROM organizations WHERE id = ?", []any{string(id)}})
 	if errors.Is(err, errReference) {
-		return mailgrant.Errorf(mailgrant.Conflict, err, "the organization still has registrations, mailboxes or apps").
+		return mailgrant.Errorf(mailgrant.Conflict, err, "the organization still has registrations, mailboxes, apps or webhooks").
 			Fix("remove them first")
 	}
 	return written(n, err, "organization", id)

@@ -104,7 +104,7 @@ func New(c Config) *Teller {
 
 // lookEvery is when a node of a cluster looks at all webhooks, should a word
 // between nodes have been lost.
-const lookEvery = 30 * time.Second
+const lookEvery = 2 * time.Minute
 
 // Run tells until ctx ends, and then lets what is under way finish.
 func (t *Teller) Run(ctx context.Context) error {
@@ -268,6 +268,7 @@ func (t *Teller) lookAll(ctx context.Context) {
 	defer t.mu.Unlock()
 	for _, l := range t.lines {
 		l.poke(&l.changed) // and find out which are switched off
+		l.poke(&l.added)
 	}
 }
 
