@@ -157,3 +157,15 @@ func TestCheckFindsItsMessageInTheJunkFolder(t *testing.T) {
 		})
 	}
 }
+
+// A consent of a mailbox that is to be read is proved by its reader, though it
+// covers sending as well.
+func TestConsentIsProvedByTheReader(t *testing.T) {
+	x := receiving(t, mailgrant.Receive{Protocol: "imap", Folders: []string{"Fax"}}, mailgrant.CanAPISend)
+	_, err := x.api.Activate(t.Context(), x.box.Grant)
+	must(t, err) // that a folder is missing is no matter of the consent
+	must(t, x.sim.SetFault(sim.Fault{Name: "imap-not-connected"}))
+	if _, err := x.api.Activate(t.Context(), x.box.Grant); err == nil || !strings.Contains(err.Error(), "does not open") {
+		t.Errorf("activated although the mailbox does not open: %v", err)
+	}
+}
