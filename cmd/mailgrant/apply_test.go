@@ -17,7 +17,7 @@ func TestTheExampleOfTheDocumentsIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(w.Registrations) != 1 || len(w.Mailboxes) != 3 || len(w.Apps) != 2 {
+	if len(w.Registrations) != 1 || len(w.Mailboxes) != 4 || len(w.Apps) != 2 {
 		t.Fatalf("read %d registrations, %d mailboxes, %d apps", len(w.Registrations), len(w.Mailboxes), len(w.Apps))
 	}
 	b, err := yaml.Marshal(w)
@@ -63,7 +63,7 @@ func TestTheDocumentsNameEverySettingOfAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range []any{wanted{}, wantRegistration{}, wantCredential{}, wantMailbox{}, wantLimits{}, wantGrant{}, wantApp{}} {
+	for _, v := range []any{wanted{}, wantRegistration{}, wantCredential{}, wantMailbox{}, wantLimits{}, wantReceive{}, wantGrant{}, wantApp{}} {
 		rt := reflect.TypeOf(v)
 		for i := range rt.NumField() {
 			name, _, _ := strings.Cut(rt.Field(i).Tag.Get("yaml"), ",")

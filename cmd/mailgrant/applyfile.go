@@ -65,6 +65,7 @@ type wantMailbox struct {
 	Senders     *[]string              `yaml:"senders,omitempty"`
 	Limits      *wantLimits            `yaml:"limits,omitempty"`
 	Life        *mailgrant.Duration    `yaml:"life,omitempty"`
+	Receive     *wantReceive           `yaml:"receive,omitempty"`
 	Uncertain   *string                `yaml:"uncertain,omitempty"`
 	Disabled    *bool                  `yaml:"disabled,omitempty"`
 	Grant       *wantGrant             `yaml:"grant,omitempty"`
@@ -78,6 +79,18 @@ type wantLimits struct {
 	PerMinute        *int   `yaml:"per_minute,omitempty"`
 	RecipientsPerDay *int   `yaml:"recipients_per_day,omitempty"`
 	MessageBytes     *int64 `yaml:"message_bytes,omitempty"`
+}
+
+// A wantReceive is how the mailbox is to be read.
+type wantReceive struct {
+	Protocol   *string              `yaml:"protocol,omitempty"` // off ends it
+	Folders    *[]string            `yaml:"folders,omitempty"`
+	After      *mailgrant.AfterRead `yaml:"after,omitempty"`
+	MoveTo     *string              `yaml:"move_to,omitempty"`
+	Since      *time.Time           `yaml:"since,omitempty"`
+	Everything *bool                `yaml:"everything,omitempty"`
+	Poll       *mailgrant.Duration  `yaml:"poll,omitempty"`
+	Keep       *mailgrant.Duration  `yaml:"keep,omitempty"`
 }
 
 // A wantGrant is what the mailbox is to be consented for. The consent itself is a
@@ -163,7 +176,7 @@ func known(n *yaml.Node, t reflect.Type, what string) error {
 }
 
 // things names the parts of the file for people.
-var things = map[string]string{"registrations": "a registration", "credentials": "a credential", "mailboxes": "a mailbox", "limits": "limits", "grant": "a grant", "apps": "an app", "webhooks": "a webhook"}
+var things = map[string]string{"registrations": "a registration", "credentials": "a credential", "mailboxes": "a mailbox", "limits": "limits", "receive": "receive", "grant": "a grant", "apps": "an app", "webhooks": "a webhook"}
 
 // secretNames are what people call a secret.
 var secretNames = []string{"secret", "client_secret", "password", "key", "private_key", "certificate"}
@@ -246,8 +259,6 @@ func (w *wanted) place(root *yaml.Node) error {
 			return err
 		}
 	}
-	return nil
-}
 	for i := range w.Webhooks {
 		h := &w.Webhooks[i]
 		h.line = lines("webhooks", i)
@@ -255,3 +266,5 @@ func (w *wanted) place(root *yaml.Node) error {
 			return err
 		}
 	}
+	return nil
+}

@@ -155,6 +155,10 @@ func (p *plan) mailbox(w *wantMailbox, have mailgrant.Mailbox, exists bool) erro
 		Limits: limits(c, have.Limits, w.Limits), Life: differs(c, "life", have.Life, w.Life),
 		Uncertain: differs(c, "uncertain", have.Uncertain, w.Uncertain), Disabled: differs(c, "disabled", disabled, w.Disabled),
 	}
+	var err error
+	if s.Receive, err = receive(c, have.Receive, w); err != nil {
+		return err
+	}
 	if err := p.grant(c, w, have); err != nil {
 		return err
 	}
@@ -190,6 +194,65 @@ func limits(c *change, have mailgrant.Limits, w *wantLimits) *mailgrant.Limits {
 		return nil
 	}
 	return &l
+}
+
+// receive is how a mailbox is read with what the file wants otherwise; nil when
+// nothing is to be done.
+func receive(c *change, now *mailgrant.Receive, m *wantMailbox) (*mailgrant.Receive, error) {
+	w := m.Receive
+	if w == nil {
+		return nil, nil
+	}
+	r := mailgrant.Receive{Protocol: "off"}
+	if now != nil {
+		r = *now
+	}
+	have, n := r, len(c.Fields)
+	set(&r.Protocol, differs(c, "receive.protocol", have.Protocol, w.Protocol))
+	if r.Protocol == "off" {
+		if *w != (wantReceive{Protocol: w.Protocol}) {
+			return nil, inFile(m.line, "receive of %s says how to read a mailbox that is not to be read", m.Address).
+				Fix("add protocol: auto to it")
+		}
+		if len(c.Fields) == n {
+			return nil, nil
+		}
+		return &r, nil
+	}
+	set(&r.Folders, differs(c, "receive.folders", have.Folders, w.Folders))
+	if w.After != nil && afterWord(have.After) != *w.After {
+		c.note("receive.after", afterWord(have.After), *w.After)
+		if r.After = *w.After; r.After != mailgrant.AfterMove {
+			r.MoveTo = ""
+		}
+	}
+	set(&r.MoveTo, differs(c, "receive.move_to", have.MoveTo, w.MoveTo))
+	if w.Since != nil && (have.Since == nil || !have.Since.Equal(*w.Since)) {
+		c.note("receive.since", have.Since, *w.Since)
+		r.Since, r.Everything = w.Since, false
+	}
+	if v := differs(c, "receive.everything", have.Everything, w.Everything); v != nil {
+		if r.Everything = *v; *v && w.Since == nil {
+			r.Since = nil
+		}
+	}
+	set(&r.Poll, differs(c, "receive.poll", have.Poll, w.Poll))
+	if w.Keep != nil && (have.Keep == nil || *have.Keep != *w.Keep) {
+		c.note("receive.keep", have.Keep, *w.Keep)
+		r.Keep = w.Keep
+	}
+	if len(c.Fields) == n {
+		return nil, nil
+	}
+	return &r, nil
+}
+
+// afterWord is what becomes of read mail; the usual is to leave it.
+func afterWord(a mailgrant.AfterRead) mailgrant.AfterRead {
+	if a == "" {
+		return mailgrant.AfterLeave
+	}
+	return a
 }
 
 func set[T any](to *T, v *T) {
@@ -314,6 +377,7 @@ func (p *plan) app(w *wantApp, boxes []wantMailbox) error {
 		case s != (client.AppSettings{}):
 			have, err = p.cl.UpdateApp(ctx, string(have.ID), s)
 		}
+		p.apps[key] = have
 		return err
 	})
 	return nil
@@ -345,4 +409,3 @@ func (p *plan) addresses(ids []mailgrant.ID) []string {
 	}
 	return out
 }
-		p.apps[key] = have

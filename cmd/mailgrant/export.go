@@ -124,6 +124,10 @@ func (p *plan) exportMailbox(m mailgrant.Mailbox) wantMailbox {
 	if l := m.Limits; l != (mailgrant.Limits{}) {
 		w.Limits = &wantLimits{saying(l.Connections), saying(l.PerMinute), saying(l.RecipientsPerDay), saying(l.MessageBytes)}
 	}
+	if r := m.Receive; r != nil {
+		w.Receive = &wantReceive{Protocol: saying(r.Protocol), Folders: some(r.Folders), After: saying(r.After), MoveTo: saying(r.MoveTo), Since: r.Since,
+			Everything: saying(r.Everything), Poll: saying(r.Poll), Keep: r.Keep}
+	}
 	for _, g := range p.grants {
 		if name := p.registrationName(g.Registration); m.Grant != "" && g.ID == m.Grant && name != "" {
 			w.Grant = &wantGrant{Registration: name, Flow: saying(g.Flow), Capabilities: some(g.Capabilities)}

@@ -37,6 +37,7 @@ var commands = []func(*cli) *cobra.Command{
 	newOrganization,
 	newApply,
 	newExport,
+	newImport,
 	newConfig,
 	newBackup,
 	newRestore,
