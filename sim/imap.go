@@ -2,7 +2,6 @@ package sim
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"net"
 	"slices"
@@ -36,11 +35,11 @@ type imapSession struct {
 
 	mu    sync.Mutex // held while something is done or said
 	tag   string     // of the command under way
-	name  string     // of the same
+	verb  string     // of the same, without UID
 	byUID bool       // it began with UID
 	keep  bool       // no news behind it: sequence numbers must stay
 	sel   *selected
-	idle  string // tag of IDLE, while that goes on
+	under string // tag of IDLE, while that goes on
 	deaf  bool   // hears of nothing any more
 	lie   string // what the command under way lies about
 	huge  int64  // what it announces as the size of a literal
@@ -76,7 +75,7 @@ func (c *crowd) imap(w *wire) {
 		cmd, err := s.read()
 		s.mu.Lock()
 		switch {
-		case err == nil && s.idle != "":
+		case err == nil && s.under != "":
 			s.endIdle(cmd)
 		case err == nil:
 			s.command(cmd)
@@ -101,18 +100,18 @@ func (c *crowd) imap(w *wire) {
 func (s *imapSession) waitFor() {
 	k := s.knobs()
 	if s.who == nil {
-		s.wire.idle(k.IMAPLoginTimeout)
+		s.idle(k.IMAPLoginTimeout)
 		return
 	}
-	s.wire.idle(k.IMAPTimeout)
+	s.idle(k.IMAPTimeout)
 }
 
 func (s *imapSession) close() {
 	s.mu.Lock()
 	s.flush()
+	s.unselect() // then nobody starts a push any more
 	s.mu.Unlock()
 	s.conn.Close()
-	s.unselect()
 	s.pushes.Wait()
 }
 
@@ -232,21 +231,21 @@ func init() {
 func (s *imapSession) command(in *imapInput) {
 	l := in.lexer()
 	s.tag, s.byUID, s.keep = l.word(), false, false
-	s.name = strings.ToUpper(l.word())
-	if s.name == "UID" {
-		s.byUID, s.name = true, strings.ToUpper(l.word())
+	s.verb = strings.ToUpper(l.word())
+	if s.verb == "UID" {
+		s.byUID, s.verb = true, strings.ToUpper(l.word())
 	}
-	cmd := imapCommands[s.name]
+	cmd := imapCommands[s.verb]
 	if s.tag == "" || strings.ContainsAny(s.tag, `+*"(){%\`) {
 		s.tag = "*"
 		s.mistake()
 		return
 	}
-	if cmd == nil || s.byUID && !slices.Contains([]string{"FETCH", "SEARCH", "STORE", "COPY", "MOVE", "EXPUNGE"}, s.name) || !s.can(cmd.needs) {
+	if cmd == nil || s.byUID && !slices.Contains([]string{"FETCH", "SEARCH", "STORE", "COPY", "MOVE", "EXPUNGE"}, s.verb) || !s.can(cmd.needs) {
 		s.mistake()
 		return
 	}
-	s.keep = !s.byUID && slices.Contains([]string{"FETCH", "SEARCH", "STORE"}, s.name)
+	s.keep = !s.byUID && slices.Contains([]string{"FETCH", "SEARCH", "STORE"}, s.verb)
 	do := func() {
 		switch {
 		case cmd.state == imapBefore && s.who != nil, cmd.state > imapBefore && s.who == nil:
@@ -261,11 +260,11 @@ func (s *imapSession) command(in *imapInput) {
 			cmd.do(s, l)
 		}
 	}
-	if s.name == "AUTHENTICATE" {
+	if s.verb == "AUTHENTICATE" {
 		do() // its fault waits until it is known who it is
 		return
 	}
-	s.at(s.name, do)
+	s.at(s.verb, do)
 }
 
 func (s *imapSession) capabilities() string {
@@ -353,25 +352,10 @@ func (s *imapSession) authenticate(l *lexer) {
 
 // about does a login, with the fault that strikes it.
 func (s *imapSession) about(answer string, do func()) {
-	s.wire.name = userOf(answer)
+	s.name = userOf(answer)
 	f := s.fault("imap.AUTHENTICATE")
-	s.wire.name = ""
+	s.name = ""
 	s.suffer(f, s.reply, do)
-}
-
-// ask says a line and reads the answer.
-func (s *imapSession) ask(line string) (string, bool) {
-	s.say(line)
-	if s.flush() != nil {
-		s.ending = true
-		return "", false
-	}
-	answer, err := s.line(maxAuthLine)
-	if err != nil {
-		s.ending = true
-		return "", false
-	}
-	return answer, true
 }
 
 func (s *imapSession) open(mechanism, answer string) {
@@ -383,18 +367,17 @@ func (s *imapSession) open(mechanism, answer string) {
 		return
 	}
 	if k.FailChallenge || mechanism == "OAUTHBEARER" {
-		why, _ := json.Marshal(map[string]string{"status": "401", "schemes": "bearer", "scope": "https://outlook.office.com/IMAP.AccessAsUser.All"})
-		if _, ok := s.ask("+ " + base64.StdEncoding.EncodeToString(why)); !ok {
+		if _, ok := s.ask("+ " + challengeText("IMAP")); !ok {
 			return
 		}
 	}
-	s.refuse("AUTHENTICATE failed.")
+	s.refuse(k.IMAPAuthFailed)
 }
 
 // beginIdle lets the client hear of changes as they come (RFC 2177).
 func (s *imapSession) beginIdle(*lexer) {
 	s.sim.counts.add("imap.idle")
-	s.idle = s.tag
+	s.under = s.tag
 	s.idling.Store(true)
 	s.say("+ IDLE accepted, awaiting DONE command.")
 	if s.sel != nil {
@@ -403,7 +386,7 @@ func (s *imapSession) beginIdle(*lexer) {
 }
 
 func (s *imapSession) endIdle(in *imapInput) {
-	s.tag, s.idle = s.idle, ""
+	s.tag, s.under = s.under, ""
 	s.idling.Store(false)
 	if !strings.EqualFold(strings.TrimSpace(in.texts[0]), "DONE") {
 		s.mistake()
@@ -424,7 +407,7 @@ func (s *imapSession) push() {
 	s.pending.Store(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.idle == "" || s.deaf || s.ending || s.sel == nil {
+	if s.under == "" || s.deaf || s.ending || s.sel == nil {
 		return
 	}
 	s.at("push", func() {

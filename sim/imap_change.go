@@ -83,7 +83,7 @@ func (s *imapSession) copy(l *lexer) {
 			continue
 		}
 		from = append(from, uid)
-		if s.name == "MOVE" {
+		if s.verb == "MOVE" {
 			p.move(m, to)
 		} else {
 			twin := *m
@@ -101,11 +101,11 @@ func (s *imapSession) copy(l *lexer) {
 	if s.lie == "copyuid" {
 		code = fmt.Sprintf("[COPYUID %d  ] ", validity)
 	}
-	if s.name == "MOVE" && code != "" {
+	if s.verb == "MOVE" && code != "" {
 		s.say("* OK ", code)
 		code = ""
 	}
-	s.ok(code + s.name + " completed.")
+	s.ok(code + s.verb + " completed.")
 }
 
 func uidList(uids []uint32) string {

@@ -24,14 +24,14 @@ func (f *folder) shown() string {
 
 // list answers LIST and LSUB.
 func (s *imapSession) list(l *lexer) {
-	reference, pattern := l.word(), fromUTF7(l.word())
+	reference, pattern := l.word(), oneWildcard(fromUTF7(l.word()))
 	if !l.end() {
 		s.mistake()
 		return
 	}
 	if pattern == "" {
-		s.say("* ", s.name, ` (\Noselect) "/" ""`)
-		s.ok(s.name + " completed.")
+		s.say("* ", s.verb, ` (\Noselect) "/" ""`)
+		s.ok(s.verb + " completed.")
 		return
 	}
 	p := s.sim.mail
@@ -57,13 +57,13 @@ func (s *imapSession) list(l *lexer) {
 		if s.lie == "unquoted" {
 			name = toUTF7(f.shown())
 		}
-		lines = append(lines, fmt.Sprintf(`* %s (%s) "/" %s`, s.name, attrs, name))
+		lines = append(lines, fmt.Sprintf(`* %s (%s) "/" %s`, s.verb, attrs, name))
 	}
 	p.mu.Unlock()
 	for _, line := range lines {
 		s.say(line)
 	}
-	s.ok(s.name + " completed.")
+	s.ok(s.verb + " completed.")
 }
 
 // matchList says whether a name fits a pattern: * is anything, % anything on
@@ -91,6 +91,23 @@ func matchList(pattern, name string) bool {
 		return false
 	}
 	return pattern == name
+}
+
+// oneWildcard leaves one of wildcards in a row, so that a long row of them
+// costs nothing.
+func oneWildcard(pattern string) string {
+	var out []byte
+	for i := range len(pattern) {
+		c, last := pattern[i], len(out)-1
+		if last >= 0 && (c == '*' || c == '%') && (out[last] == '*' || out[last] == '%') {
+			if c == '*' {
+				out[last] = '*'
+			}
+			continue
+		}
+		out = append(out, c)
+	}
+	return string(out)
 }
 
 // folderCalled finds a folder by the name that a client says, with the store
@@ -159,7 +176,7 @@ func (s *imapSession) selectFolder(l *lexer) {
 		s.absent(name)
 		return
 	}
-	sel := &selected{folder: f, readOnly: s.name == "EXAMINE", mod: f.box.mod}
+	sel := &selected{folder: f, readOnly: s.verb == "EXAMINE", mod: f.box.mod}
 	unseen := 0
 	if len(f.list) > 0 {
 		sel.uids = make([]uint32, len(f.list))
@@ -200,7 +217,7 @@ func (s *imapSession) selectFolder(l *lexer) {
 	if sel.readOnly {
 		code = "[READ-ONLY]"
 	}
-	s.say(s.tag, " OK ", code, " ", s.name, " completed.")
+	s.say(s.tag, " OK ", code, " ", s.verb, " completed.")
 }
 
 func utoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
@@ -280,7 +297,7 @@ func (s *imapSession) deleteFolder(l *lexer) {
 }
 
 // subscribe is taken, and everything stays subscribed.
-func (s *imapSession) subscribe(*lexer) { s.ok(s.name + " completed.") }
+func (s *imapSession) subscribe(*lexer) { s.ok(s.verb + " completed.") }
 
 // news tells of what changed in the open folder since it was told last.
 func (s *imapSession) news() {

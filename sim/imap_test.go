@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -149,7 +151,7 @@ func TestIMAPWhoMayRead(t *testing.T) {
 	mine := e.userToken(kim, imapScope) // last: a token has all that was consented to before
 	app := e.appToken("https://outlook.office365.com")
 	state := e.World().State()
-	const refused, away = "{tag} NO AUTHENTICATE failed.\n", "{tag} BAD User is authenticated but not connected.\n"
+	const failed, away = "{tag} NO AUTHENTICATE failed.\n", "{tag} BAD User is authenticated but not connected.\n"
 	for _, c := range []struct {
 		what, user, token, want string
 		change                  func(*sim.State)
@@ -164,13 +166,13 @@ func TestIMAPWhoMayRead(t *testing.T) {
 		{"IMAP is off", kim, mine, away, func(s *sim.State) { s.Tenants[0].Mailboxes[2].IMAPDisabled = true }},
 		{"no licence", kim, mine, away, func(s *sim.State) { s.Tenants[0].Users[2].Unlicensed = true }},
 		{"one connection too many", kim, mine, away, func(s *sim.State) { s.Knobs.IMAPConnections = -1; s.Tenants[0].Mailboxes[2].SoftDeleted = true }},
-		{"the user is disabled", kim, mine, refused, func(s *sim.State) { s.Tenants[0].Users[2].Disabled = true }},
-		{"scope of SMTP", kim, smtp, refused, nil},
-		{"audience of Graph", kim, graph, refused, nil},
-		{"garbage", kim, "garbage", refused, nil},
+		{"the user is disabled", kim, mine, failed, func(s *sim.State) { s.Tenants[0].Users[2].Disabled = true }},
+		{"scope of SMTP", kim, smtp, failed, nil},
+		{"audience of Graph", kim, graph, failed, nil},
+		{"garbage", kim, "garbage", failed, nil},
 		{"app with full access", "noreply@contoso.example", app, "", nil},
 		{"app without", kim, app, away, nil},
-		{"app without service principal", "noreply@contoso.example", app, refused, func(s *sim.State) { s.Tenants[0].Principals = nil }},
+		{"app without service principal", "noreply@contoso.example", app, failed, func(s *sim.State) { s.Tenants[0].Principals = nil }},
 	} {
 		e.World().Replace(state)
 		if c.change != nil {
@@ -217,7 +219,7 @@ func TestIMAPSixteenAtATime(t *testing.T) {
 
 func TestIMAPOtherProviders(t *testing.T) {
 	e := start(t, knobs(func(k *sim.Knobs) {
-		k.OAuthBearer, k.StrictCase = true, true
+		k.OAuthBearer, k.StrictCase, k.IMAPAuthFailed = true, true, "[AUTHENTICATIONFAILED] Invalid credentials (Failure)"
 		k.IMAPPreAuth = "IMAP4rev1 AUTH=XOAUTH2"
 		k.IMAPCapability = "IMAP4rev1"
 	}))
@@ -238,7 +240,7 @@ func TestIMAPOtherProviders(t *testing.T) {
 		t.Errorf("a bad token is explained first: got %q, %v", challenge, err)
 	}
 	r.send("AQ==\r\n")
-	if got := r.line(); got != "B NO AUTHENTICATE failed." {
+	if got := r.line(); got != "B NO [AUTHENTICATIONFAILED] Invalid credentials (Failure)" {
 		t.Errorf("then it is refused: got %q", got)
 	}
 	r = e.connect(e.IMAPAddr())
@@ -272,6 +274,7 @@ func TestIMAPFolders(t *testing.T) {
 		`* LIST (\HasNoChildren) "/" "quo\"te\\d"`,
 		`{tag} OK LIST completed.`)
 	r.want(`LIST "" "F&AOQ-lle/%"`, `* LIST (\HasChildren) "/" F&AOQ-lle/2026`, `{tag} OK LIST completed.`)
+	r.want(`LIST "" "`+strings.Repeat("%*", 2000)+`Nothing"`, `{tag} OK LIST completed.`)
 	r.want(`LSUB "" INBOX`, `* LSUB (\HasChildren) "/" INBOX`, `{tag} OK LSUB completed.`)
 	r.want(`LIST "" ""`, `* LIST (\Noselect) "/" ""`, `{tag} OK LIST completed.`)
 	r.want(`STATUS "INBOX/Rechnungen &- Co" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN RECENT)`,
@@ -572,7 +575,104 @@ func TestIMAPFaults(t *testing.T) {
 	}
 }
 
-func TestIMAPPlusAddresses(t *testing.T) {
+// A readTrigger is what a word behind the plus does to those who read: the
+// command that it strikes, and how its answer begins; "" is no answer.
+type readTrigger struct{ imap, says, pop, popSays string }
+
+const (
+	login   = "login"
+	refused = "-ERR Authentication failure: unknown user name or bad password."
+)
+
+var readTriggers = map[string]readTrigger{
+	"throttled":    {"SELECT INBOX", "X BAD Request is throttled. Suggested Backoff Time: 92415 milliseconds", login, "-ERR Request is throttled."},
+	"tempfail":     {login, "X NO Server Unavailable. 15", login, "-ERR [SYS/TEMP] Server Unavailable. 15"},
+	"dropdot":      {"UID STORE 1 +FLAGS (\\Seen)", "", "QUIT", ""},
+	"drop":         {"UID FETCH 1 UID", "", "RETR 1", ""},
+	"slow":         {"UID FETCH 1 UID", "* 1 FETCH (UID 1)", "RETR 1", "+OK"},
+	"hang":         {"SELECT INBOX", "hangs", "STAT", "hangs"},
+	"stallauth":    {login, "X OK AUTHENTICATE completed.", login, "+OK User successfully authenticated."},
+	"notconnected": {"SELECT INBOX", "X BAD User is authenticated but not connected.", login, refused},
+	"bye":          {"IDLE", "* BYE Connection is closed. 13", "RETR 1", "-ERR Connection is closed. 10"},
+	"deaf":         {"IDLE", "hangs", "", ""},
+	"drip":         {"UID FETCH 1 UID", "* 1 FETCH (UID 1)", "RETR 1", "+OK"},
+	"half":         {"UID FETCH 1 BODY.PEEK[]", "* 1 FETCH (UID 1 BODY[] {", "RETR 1", "+OK"},
+	"huge":         {"UID FETCH 1 BODY.PEEK[]", "* 1 FETCH (UID 1 BODY[] {2147483648}", "", ""},
+	"endless":      {"UID FETCH 1 UID", "* OK aaaaaaaaaa", "RETR 1", "* OK aaaaaaaaaa"},
+	"renumbered":   {"SELECT INBOX", "* 1 EXISTS", "UIDL", "+OK"},
+	"liar":         {"UID FETCH 1 UID", "* 1 FETCH (UID 1)", "UIDL", "+OK"},
+}
+
+// A trigger in the mailbox that is to be read, by IMAP and by POP.
+func TestReadTriggers(t *testing.T) {
+	e := start(t, knobs(func(k *sim.Knobs) {
+		k.SlowBy, k.IMAPConnections, k.POPConnections = sim.Duration(time.Millisecond), -1, -1
+	}))
+	tokens := map[string]string{"imap": e.userToken(kim, imapScope), "pop": e.userToken(kim, popScope)}
+	e.deliver(kim, "One")
+	for word, w := range readTriggers {
+		if sim.Triggers()[word] == "" {
+			t.Errorf("there is no +%s", word)
+		}
+		user := "kim+" + word + "@contoso.example"
+		for kind, c := range map[string][2]string{"imap": {w.imap, w.says}, "pop": {w.pop, w.popSays}} {
+			if c[0] == "" {
+				continue
+			}
+			before := e.Counts()["trigger."+word]
+			tag, addr, auth := "X ", e.IMAPAddr(), []string{"X AUTHENTICATE XOAUTH2", xoauth2(user, tokens[kind])}
+			if kind == "pop" {
+				tag, addr, auth[0] = "", e.POPAddr(), "AUTH XOAUTH2"
+			}
+			r := e.connect(addr)
+			r.line()
+			if got := r.ask(auth[0]); got != "+ " {
+				t.Errorf("+%s by %s: got %q", word, kind, got)
+			}
+			r.send(auth[1] + "\r\n")
+			if word == "stallauth" {
+				if err := e.WaitCount(e.ctx, "trigger."+word, before+1); err != nil {
+					t.Fatal(err)
+				}
+				e.Advance(30 * time.Second)
+			}
+			if c[0] != login {
+				r.line()
+				if kind == "imap" && c[0] != "SELECT INBOX" {
+					r.send("X SELECT INBOX\r\n")
+					for !strings.HasPrefix(r.line(), "X OK") {
+					}
+				}
+				r.send(tag + c[0] + "\r\n")
+			}
+			if word == "deaf" { // it strikes what would be told
+				r.line()
+				e.Expunge(e.deliver(kim, "Unheard").ID)
+			}
+			if err := e.WaitCount(e.ctx, "trigger."+word, before+1); err != nil {
+				t.Fatal(err)
+			}
+			if c[1] == "hangs" {
+				r.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+				if got, err := r.in.ReadString('\n'); got != "" || !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("+%s by %s: got %q, %v", word, kind, got, err)
+				}
+				r.conn.Close()
+				continue
+			}
+			got := make([]byte, len(c[1])+1)
+			n, err := io.ReadFull(r.in, got)
+			if c[1] == "" && err == nil || !strings.HasPrefix(string(got[:n]), c[1]) {
+				t.Errorf("+%s by %s: got %q, %v, want %q", word, kind, got[:n], err, c[1])
+			}
+			r.conn.Close()
+		}
+		e.SetFlags(e.Mail(kim)[0].ID) // as it was
+	}
+}
+
+// With a number a trigger strikes so many times.
+func TestReadTriggersWithANumber(t *testing.T) {
 	e := start(t)
 	token := e.userToken(kim, imapScope)
 	r := e.connect(e.IMAPAddr())
@@ -582,19 +682,11 @@ func TestIMAPPlusAddresses(t *testing.T) {
 		r.want("AUTHENTICATE XOAUTH2 "+xoauth2(at, token), "{tag} NO Server Unavailable. 15")
 	}
 	r.want("AUTHENTICATE XOAUTH2 "+xoauth2(at, token), "{tag} OK AUTHENTICATE completed.")
-	r = e.imap("kim+notconnected@contoso.example", token)
-	r.want("SELECT INBOX", "{tag} BAD User is authenticated but not connected.")
 	e.deliver(kim, "One")
 	r = e.imap("kim+liar@contoso.example", token)
 	e.deliver(kim, "Two")
 	r.do("SELECT INBOX")
 	r.want("UID FETCH 1:* UID", "* 1 FETCH (UID 1)", "* 2 FETCH (UID 1)", "{tag} OK FETCH completed.")
-	r = e.imap("kim+bye@contoso.example", token)
-	r.do("SELECT INBOX")
-	r.send("B IDLE\r\n")
-	if got := r.line(); got != "* BYE Connection is closed. 13" {
-		t.Errorf("got %q", got)
-	}
 	first := e.imap("kim+renumbered@contoso.example", token)
 	if a, b := first.do("SELECT INBOX"), first.do("SELECT INBOX"); strings.Split(a, "\n")[5] == strings.Split(b, "\n")[5] {
 		t.Errorf("UIDVALIDITY stays: %s", a)

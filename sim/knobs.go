@@ -67,7 +67,9 @@ type Knobs struct {
 	IMAPTimeout      Duration `json:"imap_timeout,omitempty"`
 	IMAPLoginTimeout Duration `json:"imap_login_timeout,omitempty"`
 	IMAPNoSpecialUse bool     `json:"imap_no_special_use,omitempty"` // LIST without \Sent and the like
+	IMAPAuthFailed   string   `json:"imap_auth_failed,omitempty"`    // behind NO
 	EndAtExpiry      bool     `json:"end_at_expiry,omitempty"`
+	POPCapability    []string `json:"pop_capability,omitempty"`
 	POPConnections   int      `json:"pop_connections,omitempty"`
 	POPTimeout       Duration `json:"pop_timeout,omitempty"`
 	POPOneLine       bool     `json:"pop_one_line,omitempty"` // take AUTH XOAUTH2 with the token in the same line
@@ -134,6 +136,8 @@ func DefaultKnobs() Knobs {
 		IMAPConnections:  16,
 		IMAPTimeout:      Duration(30 * time.Minute),
 		IMAPLoginTimeout: Duration(time.Minute),
+		IMAPAuthFailed:   "AUTHENTICATE failed.",
+		POPCapability:    []string{"TOP", "UIDL", "SASL PLAIN XOAUTH2", "USER"},
 		POPConnections:   16,
 		POPTimeout:       Duration(30 * time.Minute),
 

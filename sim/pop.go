@@ -141,13 +141,14 @@ func (s *popSession) mistake() {
 
 func (s *popSession) capa(_ []string) {
 	s.reply("+OK")
-	sasl := "SASL PLAIN XOAUTH2"
-	if s.knobs().OAuthBearer {
-		sasl += " OAUTHBEARER"
-	}
-	for _, c := range []string{"TOP", "UIDL", sasl, "USER", "."} {
+	k := s.knobs()
+	for _, c := range k.POPCapability {
+		if strings.HasPrefix(c, "SASL ") && k.OAuthBearer {
+			c += " OAUTHBEARER"
+		}
 		s.say(c)
 	}
+	s.say(".")
 }
 
 func (s *popSession) refuse() {
@@ -185,14 +186,8 @@ func (s *popSession) auth(words []string) {
 	if len(words) == 3 {
 		answer = words[2]
 	} else {
-		s.say("+ ")
-		if s.flush() != nil {
-			s.ending = true
-			return
-		}
-		var err error
-		if answer, err = s.line(maxAuthLine); err != nil {
-			s.ending = true
+		var ok bool
+		if answer, ok = s.ask("+ "); !ok {
 			return
 		}
 	}
@@ -212,7 +207,12 @@ func (s *popSession) enter(answer string, bearer bool) {
 	unreachable := s.forgotten
 	if !s.login(s.crowd, answer, bearer, k.POPConnections) || s.forgotten || unreachable {
 		s.crowd.leave(s.wire)
-		s.who, s.counts, s.forgotten = nil, false, false
+		s.who, s.counted, s.forgotten = nil, false, false
+		if k.FailChallenge || bearer {
+			if _, ok := s.ask("+ " + challengeText("POP")); !ok {
+				return
+			}
+		}
 		s.refuse()
 		return
 	}

@@ -194,6 +194,29 @@ func TestPOPWhoMayRead(t *testing.T) {
 	}
 }
 
+func TestPOPOtherProviders(t *testing.T) {
+	e := start(t, knobs(func(k *sim.Knobs) {
+		k.FailChallenge, k.OAuthBearer = true, true
+		k.POPCapability = []string{"USER", "RESP-CODES", "EXPIRE 0", "TOP", "UIDL", "SASL PLAIN XOAUTH2"}
+	}))
+	token := e.userToken(kim, popScope)
+	r := e.connect(e.POPAddr())
+	r.line()
+	if got := r.many("CAPA"); got != "+OK\nUSER\nRESP-CODES\nEXPIRE 0\nTOP\nUIDL\nSASL PLAIN XOAUTH2 OAUTHBEARER\n." {
+		t.Errorf("got %q", got)
+	}
+	if got := r.popAuth(kim, "garbage"); !strings.HasPrefix(got, "+ eyJ") {
+		t.Errorf("a bad token is explained first: got %q", got)
+	}
+	if got := r.ask(""); got != "-ERR Authentication failure: unknown user name or bad password." {
+		t.Errorf("then it is refused: got %q", got)
+	}
+	r.ask("AUTH OAUTHBEARER")
+	if got := r.ask(b64("n,a=" + kim + ",\x01host=localhost\x01port=995\x01auth=Bearer " + token + "\x01\x01")); got != "+OK User successfully authenticated." {
+		t.Errorf("a good one: got %q", got)
+	}
+}
+
 func TestPOPFaults(t *testing.T) {
 	e := start(t, knobs(func(k *sim.Knobs) { k.POPOneLine = true }))
 	token := e.userToken(kim, popScope)

@@ -245,6 +245,19 @@ func localhost(l net.Listener) string {
 	return addr.String()
 }
 
+// Sessions are how many connections are logged in now by IMAP and POP, by mailbox.
+func (s *Sim) Sessions() map[string]int {
+	all := map[string]int{}
+	for _, c := range []*crowd{s.imapd, s.popd} {
+		c.mu.Lock()
+		for box, n := range c.n {
+			all[box] += n
+		}
+		c.mu.Unlock()
+	}
+	return all
+}
+
 // Counts says how often things happened, by names such as
 // "token.refresh_token", "smtp.messages" and "graph.sendMail".
 func (s *Sim) Counts() map[string]int { return s.counts.all() }

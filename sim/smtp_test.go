@@ -509,6 +509,9 @@ func TestTriggers(t *testing.T) {
 	}
 	for word := range sim.Triggers() {
 		w, ok := want[word]
+		if _, read := readTriggers[word]; !ok && read {
+			continue // it is about reading, and tested there
+		}
 		if !ok {
 			t.Errorf("+%s is not tested", word)
 			continue

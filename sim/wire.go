@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -23,9 +25,9 @@ type wire struct {
 	in   *bufio.Reader
 	out  *bufio.Writer // nil while nothing is said
 
-	who    *principal
-	name   string // the mailbox as it was asked for, with its plus
-	counts bool   // among the connections of its mailbox
+	who     *principal
+	name    string // the mailbox as it was asked for, with its plus
+	counted bool   // among the connections of its mailbox
 
 	failures  int  // of logins
 	mistakes  int  // of the protocol
@@ -56,8 +58,17 @@ func (c *crowd) serve(l net.Listener, kind string, session func(*wire)) {
 	defer open.Wait()
 	for {
 		conn, err := l.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil: // no more files, for example
+			c.sim.log.Warn("no connection", "of", kind, "why", err)
+			select {
+			case <-c.sim.ctx.Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
 		}
 		c.sim.counts.add(kind + ".connections")
 		if f := c.sim.faults.take(kind + ".connect"); f != nil && f.Do == DoClose {
@@ -101,12 +112,12 @@ func (c *crowd) enter(w *wire, limit int) bool {
 		return false
 	}
 	c.n[box]++
-	w.counts = true
+	w.counted = true
 	return true
 }
 
 func (c *crowd) leave(w *wire) {
-	if !w.counts {
+	if !w.counted {
 		return
 	}
 	c.mu.Lock()
@@ -334,6 +345,30 @@ func (w *wire) login(c *crowd, answer string, bearer bool, limit int) (ok bool) 
 	w.forgotten = !reached || !c.enter(w, limit)
 	w.sim.counts.add(w.kind + ".authenticated")
 	return true
+}
+
+// ask says a line and reads the answer.
+func (w *wire) ask(line string) (string, bool) {
+	w.say(line)
+	if w.flush() != nil {
+		w.ending = true
+		return "", false
+	}
+	answer, err := w.line(maxAuthLine)
+	if err != nil {
+		w.ending = true
+		return "", false
+	}
+	return answer, true
+}
+
+// challengeText is how Google and OAUTHBEARER explain a login that fails.
+func challengeText(way string) string {
+	why, err := json.Marshal(map[string]string{"status": "401", "schemes": "bearer", "scope": "https://outlook.office.com/" + way + ".AccessAsUser.All"})
+	if err != nil {
+		panic(err) // plain texts
+	}
+	return base64.StdEncoding.EncodeToString(why)
 }
 
 // userOf is the mailbox in a SASL answer of either kind.
