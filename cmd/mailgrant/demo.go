@@ -23,7 +23,7 @@ func newDemo(c *cli) *cobra.Command {
 		Short: "Show mailgrant at work, with an imitated Microsoft 365",
 		Long: `demo starts mailgrant and an imitation of Microsoft 365 on this machine, sets up
 the organization Contoso, walks a consent by itself, sends a message end to end,
-and shows a mailbox that cannot send with what to do about it. Then it stays,
+has the answer come to the case manager by webhook, and shows a mailbox that cannot send with what to do about it. Then it stays,
 for you to look around and to send more.
 
 Nothing of it is left behind, unless --keep names a directory.`,
@@ -50,7 +50,8 @@ type demoReport struct {
 	Consent   *client.Grant         `json:"consent,omitempty"`
 	Sent      *mailgrant.Submission `json:"sent,omitempty"`
 	Attempts  []mailgrant.Attempt   `json:"attempts,omitempty"`
-	Held      *mailgrant.Mailbox    `json:"held,omitempty"` // the mailbox that cannot send
+	Reply     *demoAnswer           `json:"reply,omitempty"` // what the case manager heard of by webhook
+	Held      *mailgrant.Mailbox    `json:"held,omitempty"`  // the mailbox that cannot send
 	Places    demoPlaces            `json:"places"`
 	Error     *failure              `json:"error,omitempty"`
 }
@@ -68,6 +69,8 @@ type demoPlaces struct {
 	Key        string `json:"key"`
 	Curl       string `json:"curl"`
 	Swaks      string `json:"swaks"`
+	Answer     string `json:"answer"`
+	Arrivals   string `json:"arrivals"`
 	Mend       string `json:"mend"`
 }
 
@@ -159,6 +162,10 @@ func showPlaces(p *printer, a demoPlaces, keep string) {
 	p.line("Send another")
 	p.line("  %s", a.Curl)
 	p.line("  %s", a.Swaks)
+	p.line("")
+	p.line("Answer as Robin would, and see it come")
+	p.line("  %s", a.Answer)
+	p.line("  %s", a.Arrivals)
 	p.line("")
 	p.line("Mend the mailbox that cannot send, and see its mail leave by itself within a minute")
 	p.line("  %s", a.Mend)

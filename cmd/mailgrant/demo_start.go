@@ -31,6 +31,7 @@ type demo struct {
 	ports demoPorts
 	sim   *sim.Sim
 	node  *node.Node
+	hook  *demoHook
 	api   *client.Client
 	ended chan error // what Run came to
 	keep  func() error
@@ -41,8 +42,9 @@ type demo struct {
 // demoPorts are where everything listens. A kept demo finds them again, because
 // its registrations name them.
 type demoPorts struct {
-	HTTP, SMTP, Submission, Submissions  int // of mailgrant
-	SimHTTPS, SimHTTP, SimSMTP, SimSMTPS int // of the imitation
+	HTTP, SMTP, Submission, Submissions           int // of mailgrant
+	SimHTTPS, SimHTTP, SimSMTP, SimSMTPS, SimIMAP int // of the imitation
+	Hook                                          int // of the case manager
 }
 
 func demoLog(cmd *cobra.Command, o demoOptions) *slog.Logger {
@@ -60,10 +62,14 @@ func startDemo(ctx context.Context, dir string, began time.Time, log *slog.Logge
 	if err := d.startSim(ctx, log); err != nil {
 		return nil, err
 	}
+	var err error
+	if d.hook, err = startDemoHook(d.ports.Hook); err != nil {
+		return nil, errors.Join(err, d.sim.Close())
+	}
 	cfg := d.config()
 	n, err := node.Open(ctx, cfg, node.Options{Log: log, Login: d.sim.LoginURL()})
 	if err != nil {
-		return nil, errors.Join(err, d.sim.Close())
+		return nil, errors.Join(err, d.hook.server.Close(), d.sim.Close())
 	}
 	d.node, d.api = n, client.Local(cfg.Socket())
 	go func() { d.ended <- n.Run(ctx) }()
@@ -73,7 +79,7 @@ func startDemo(ctx context.Context, dir string, began time.Time, log *slog.Logge
 // wait returns when both have ended.
 func (d *demo) wait() error {
 	err := <-d.ended
-	return errors.Join(err, d.keep(), d.sim.Close())
+	return errors.Join(err, d.hook.server.Close(), d.keep(), d.sim.Close())
 }
 
 // demoMark is the file with the ports, the first that a demo writes: by it a
@@ -84,7 +90,7 @@ func (d *demo) choosePorts() error {
 	file := filepath.Join(d.dir, demoMark)
 	b, err := os.ReadFile(file)
 	if err == nil {
-		if err := json.Unmarshal(b, &d.ports); err != nil || d.ports.HTTP == 0 || d.ports.SimHTTPS == 0 {
+		if err := json.Unmarshal(b, &d.ports); err != nil || d.ports.HTTP == 0 || d.ports.SimHTTPS == 0 || d.ports.Hook == 0 {
 			return mailgrant.Errorf(mailgrant.Invalid, err, "%s was not written by a demo", file).Fix("name another directory after --keep")
 		}
 		return nil
@@ -96,7 +102,7 @@ func (d *demo) choosePorts() error {
 	for _, want := range []struct {
 		port *int
 		best int
-	}{{&p.HTTP, 8025}, {&p.SMTP, 2525}, {&p.Submission, 2587}, {&p.Submissions, 2465}, {&p.SimHTTPS, 8443}, {&p.SimHTTP, 8026}, {&p.SimSMTP, 8587}, {&p.SimSMTPS, 8465}} {
+	}{{&p.HTTP, 8025}, {&p.SMTP, 2525}, {&p.Submission, 2587}, {&p.Submissions, 2465}, {&p.SimHTTPS, 8443}, {&p.SimHTTP, 8026}, {&p.SimSMTP, 8587}, {&p.SimSMTPS, 8465}, {&p.SimIMAP, 8993}, {&p.Hook, 8027}} {
 		if *want.port, err = freePort(want.best); err != nil {
 			return mailgrant.Errorf(mailgrant.Unavailable, err, "no port of this machine is free").Fix("close programs that listen, and try again")
 		}
@@ -132,7 +138,7 @@ func (d *demo) startSim(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	s, err := sim.Start(context.WithoutCancel(ctx), sim.Config{World: world, HTTPS: local(d.ports.SimHTTPS), HTTP: local(d.ports.SimHTTP),
-		SMTP: local(d.ports.SimSMTP), SMTPS: local(d.ports.SimSMTPS), Dir: filepath.Join(d.dir, "sim"), Log: log})
+		SMTP: local(d.ports.SimSMTP), SMTPS: local(d.ports.SimSMTPS), IMAP: local(d.ports.SimIMAP), Dir: filepath.Join(d.dir, "sim"), Log: log})
 	if err != nil {
 		return mailgrant.Errorf(mailgrant.Misset, err, "the imitated Microsoft 365 does not start: %v", err).Fix("end what uses its ports, or begin in another directory (--keep)")
 	}
@@ -162,6 +168,6 @@ func (d *demo) config() config.Config {
 			c.Egress.Allow = append(c.Egress.Allow, u.Host)
 		}
 	}
-	c.Egress.Allow = append(c.Egress.Allow, d.sim.SMTPAddr(), d.sim.SMTPSAddr())
+	c.Egress.Allow = append(c.Egress.Allow, d.sim.SMTPAddr(), d.sim.SMTPSAddr(), d.sim.IMAPAddr(), "localhost:"+strconv.Itoa(d.ports.Hook))
 	return c
 }

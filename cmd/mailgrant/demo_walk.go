@@ -50,6 +50,9 @@ func (d *demo) walk(ctx context.Context, p *printer) error {
 	if err := d.send(ctx, p, key); err != nil {
 		return err
 	}
+	if err := d.reply(ctx, p); err != nil {
+		return err
+	}
 	return d.fail(ctx, p, key)
 }
 
@@ -92,7 +95,7 @@ func (d *demo) makeContoso(ctx context.Context, p *printer) error {
 	var all errgroup.Group
 	for _, m := range []demoMailbox{
 		{address: demoKim, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn, signIn: demoKim},
-		{address: demoOffice, reg: people, role: mailgrant.RoleGlobal, kind: mailgrant.MailboxShared, signIn: demoKim},
+		{address: demoOffice, reg: people, role: mailgrant.RoleGlobal, kind: mailgrant.MailboxShared, signIn: demoKim, read: true},
 		{address: demoAlex, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn, signIn: demoAlex},
 		{address: demoSam, reg: people, role: mailgrant.RolePersonal, kind: mailgrant.MailboxOwn},
 		{address: demoNoreply, reg: system, role: mailgrant.RoleSystem, kind: mailgrant.MailboxApp},
@@ -120,6 +123,9 @@ func (d *demo) register(ctx context.Context, name, clientID, secret string) (mai
 	}
 	template, tenant := "microsoft365", sim.ContosoTenantID
 	overrides := map[string]string{"login_url": d.sim.LoginURL(), "graph_url": d.sim.GraphURL(), "smtp_host": host, "smtp_port": port}
+	if overrides["imap_host"], overrides["imap_port"], err = net.SplitHostPort(d.sim.IMAPAddr()); err != nil {
+		return "", err
+	}
 	r, err := d.api.CreateRegistration(ctx, client.RegistrationSettings{Name: &name, Template: &template, Tenant: &tenant, ClientID: &clientID, Overrides: &overrides})
 	if err != nil {
 		return "", err
@@ -136,10 +142,14 @@ type demoMailbox struct {
 	kind      mailgrant.MailboxKind
 	transport string
 	signIn    string // who consents; "" nobody does
+	read      bool   // its mail is received
 }
 
 func (d *demo) makeMailbox(ctx context.Context, m demoMailbox) error {
 	flow, can := mailgrant.FlowCode, []mailgrant.Capability{mailgrant.CanSMTP, mailgrant.CanAPISend}
+	if m.read {
+		can = append(can, mailgrant.CanIMAP)
+	}
 	if m.kind == mailgrant.MailboxApp {
 		flow = mailgrant.FlowApp
 	}
@@ -153,6 +163,9 @@ func (d *demo) makeMailbox(ctx context.Context, m demoMailbox) error {
 	}
 	if m.transport != "" {
 		s.Transport = &m.transport
+	}
+	if m.read {
+		s.Receive = &mailgrant.Receive{Protocol: "imap"}
 	}
 	if _, err := d.api.CreateMailbox(ctx, s); err != nil {
 		return err
@@ -332,6 +345,8 @@ func (d *demo) places(key string) {
 		`-d '{"from":"` + demoKim + `","to":["` + demoRobin + `"],"subject":"Hello","text":"From curl."}'`}, " ")
 	a.Swaks = strings.Join([]string{"swaks --server " + a.Submission, "--auth PLAIN --auth-user case-manager", "--auth-password " + key,
 		"--from " + demoOffice, "--to " + demoRobin}, " ")
+	a.Answer = fmt.Sprintf(`printf 'From: %s\nTo: %s\nSubject: Re: Your case 4711\n\nOne more thing.\n' | curl -s --data-binary @- '%s/mail?to=%s'`, demoRobin, demoOffice, a.Control, demoOffice)
+	a.Arrivals = "mailgrant arrival list --dir " + d.dir
 	a.Mend = fmt.Sprintf("curl -s -X PATCH %s/mailboxes/%s -d '{\"smtp_auth_disabled\":false}'", a.Control, demoScanner)
 	a.Consent = d.consentLink()
 }
