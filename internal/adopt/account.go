@@ -273,7 +273,7 @@ func (r *reading) credential(a *account, reg *Registration) {
 		}
 		env := a.secret.env
 		if env == "" {
-			env = "SECRET_" + strings.Trim(notEnv.ReplaceAllString(strings.ToUpper(reg.Name), "_"), "_")
+			env = r.envFor(reg.Name)
 		}
 		reg.Credentials = []Credential{{Kind: kind, Description: "imported", SecretEnv: env}}
 		s := Secret{Line: a.secret.line, Env: env, What: "the " + what + " of " + reg.Name}
@@ -282,6 +282,16 @@ func (r *reading) credential(a *account, reg *Registration) {
 	default:
 		reg.Credentials = []Credential{{Kind: mailgrant.CredentialNone, Description: "imported"}}
 	}
+}
+
+// envFor is an environment variable that no other secret of the file has.
+func (r *reading) envFor(name string) string {
+	base := "SECRET_" + strings.Trim(notEnv.ReplaceAllString(strings.ToUpper(name), "_"), "_")
+	env := base
+	for n := 2; !r.first("env " + env); n++ {
+		env = base + "_" + strconv.Itoa(n)
+	}
+	return env
 }
 
 // register notes what is to be done at the provider.

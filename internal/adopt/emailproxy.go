@@ -112,14 +112,14 @@ func placeKey(host string) string {
 // proxyOwn reads the switches of the proxy itself.
 func (r *reading) proxyOwn(s *section) {
 	on := func(key string) bool { return truth(s.value(key)) }
+	const forgets = "delete_account_token_on_password_error"
+	if e, set := s.get(forgets); !set || truth(e.value) {
+		r.danger(max(e.line, s.line), "consent-deleted", "mailgrant keeps consents apart from the keys of apps; nothing is to be done here",
+			"%s is on, as it is where nobody says otherwise: one wrong password of any program throws the consent away, and a person must sign in again", forgets)
+	}
 	for _, e := range r.each(s) {
 		switch e.key {
-		case "documentation", "encrypt_client_secret_on_first_use":
-		case "delete_account_token_on_password_error":
-			if on(e.key) {
-				r.danger(e.line, "consent-deleted", "mailgrant keeps consents apart from the keys of apps; nothing is to be done here",
-					"one wrong password of any program throws the consent away, and a person must sign in again")
-			}
+		case "documentation", "encrypt_client_secret_on_first_use", forgets:
 		case "allow_catch_all_accounts":
 			if on(e.key) {
 				r.danger(e.line, "catch-all", "name each mailbox; what an app may use is in its own settings", "any address may be opened through the proxy, not only those that are named")
