@@ -117,7 +117,7 @@ func TestCheckOfAMailboxThatCannotBeRead(t *testing.T) {
 		"no licence":                          {graph, change(func(m *sim.Mailbox) { m.SoftDeleted = true }), "receive open the mailbox: mailbox-not-licensed", ""},
 		"folder missing":                      {mailgrant.Receive{Protocol: "imap", Folders: []string{"Fax"}}, nil, "receive folders: endpoint-misconfigured", "Junk Email"},
 		"folder missing by Graph":             {mailgrant.Receive{Protocol: "graph", Folders: []string{"Fax"}}, nil, "receive folders: endpoint-misconfigured", "Junk Email"},
-		"nobody listens":                      {imap, fault("imap-refuse"), "receive TLS: network-unreachable", ""},
+		"the login is refused":                {imap, fault("imap-auth-failed"), "receive authenticate: service-principal-not-registered", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
