@@ -556,7 +556,7 @@ func TestIMAPFaults(t *testing.T) {
 	r := e.connect(e.IMAPAddr())
 	r.line()
 	r.send("B AUTHENTICATE XOAUTH2 " + xoauth2(kim, token) + "\r\n")
-	if err := e.WaitCount(e.ctx, "fault.imap-stall-auth", 1); err != nil {
+	if err := e.WaitCount(e.ctx, "imap.slow", 1); err != nil {
 		t.Fatal(err)
 	}
 	e.Advance(30 * time.Second)
@@ -619,7 +619,7 @@ func TestReadTriggers(t *testing.T) {
 			if c[0] == "" {
 				continue
 			}
-			before := e.Counts()["trigger."+word]
+			before, slow := e.Counts()["trigger."+word], e.Counts()[kind+".slow"]
 			tag, addr, auth := "X ", e.IMAPAddr(), []string{"X AUTHENTICATE XOAUTH2", xoauth2(user, tokens[kind])}
 			if kind == "pop" {
 				tag, addr, auth[0] = "", e.POPAddr(), "AUTH XOAUTH2"
@@ -631,7 +631,7 @@ func TestReadTriggers(t *testing.T) {
 			}
 			r.send(auth[1] + "\r\n")
 			if word == "stallauth" {
-				if err := e.WaitCount(e.ctx, "trigger."+word, before+1); err != nil {
+				if err := e.WaitCount(e.ctx, kind+".slow", slow+1); err != nil {
 					t.Fatal(err)
 				}
 				e.Advance(30 * time.Second)

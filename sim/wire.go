@@ -274,7 +274,9 @@ func (w *wire) suffer(f *Fault, say func(string), do func()) {
 		say(f.Text)
 	case DoSlow:
 		w.flush()
-		if w.sim.clock.sleep(w.sim.ctx, f.delay(w.knobs().SlowBy)) != nil {
+		until := w.sim.Now().Add(f.delay(w.knobs().SlowBy))
+		w.sim.counts.add(w.kind + ".slow") // a test that waits for it may move the clock now
+		if w.sim.clock.wait(w.sim.ctx, until) != nil {
 			w.ending = true
 			return
 		}
