@@ -113,7 +113,11 @@ func (p *printer) arrival(a client.FullArrival) {
 		"Automatic", oneLine(a.Auto), "Not read", oneLine(a.Unparsed))
 	for _, r := range a.AuthResult {
 		if r.Topmost {
-			p.line("  %s says: %s %s %s", oneLine(r.Server), oneLine(r.Method), oneLine(r.Result), oneLine(r.Domain))
+			by := oneLine(r.Server)
+			if by == "" {
+				by = "the provider" // Exchange does not name itself
+			}
+			p.line("  %s says: %s", by, strings.TrimRight(oneLine(r.Method)+" "+oneLine(r.Result)+" "+oneLine(r.Domain), " "))
 		}
 	}
 	if b := a.Bounce; b != nil {

@@ -162,6 +162,11 @@ func gist(data json.RawMessage) string {
 		Sentence string             `json:"sentence"`
 		Finding  *mailgrant.Finding `json:"finding"`
 		Why      string             `json:"why"`
+
+		From       []mailgrant.Address         `json:"from"`
+		Subject    string                      `json:"subject"`
+		Snippet    string                      `json:"snippet"`
+		Recipients []mailgrant.BounceRecipient `json:"recipients"`
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
 		return string(data)
@@ -174,6 +179,10 @@ func gist(data json.RawMessage) string {
 		return d.Sentence
 	case d.Why != "":
 		return d.Why
+	case len(d.From) > 0:
+		return senders(d.From) + ": " + strings.TrimSuffix(d.Subject+" | "+d.Snippet, " | ")
+	case len(d.Recipients) > 0:
+		return d.Recipients[0].Address + " " + d.Recipients[0].Status + " " + d.Recipients[0].Diagnostic
 	case string(data) == "{}":
 		return ""
 	}

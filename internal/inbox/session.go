@@ -440,9 +440,20 @@ type Summary struct {
 const addressesTold = 20
 
 func (s *session) told(kind string, a mailgrant.Arrival) mailgrant.Event {
-	data, _ := json.Marshal(Summary{ID: a.ID, Folder: a.Folder, ReceivedAt: a.ReceivedAt, Size: a.Size, MessageID: a.MessageID, InReplyTo: a.InReplyTo,
+	data := marshal(Summary{ID: a.ID, Folder: a.Folder, ReceivedAt: a.ReceivedAt, Size: a.Size, MessageID: a.MessageID, InReplyTo: a.InReplyTo,
 		From: first(a.From), To: first(a.To), Subject: a.Subject, Snippet: a.Snippet, Files: len(a.Parts), Auto: a.Auto, Bounce: a.Bounce, Unparsed: a.Unparsed, Finding: a.Finding})
 	return mailgrant.Event{Org: a.Org, Kind: kind, At: a.NoticedAt, Subject: a.ID, Mailbox: a.Mailbox, Data: data}
+}
+
+// marshal leaves < and > as they are: what reads it is no page.
+func marshal(v any) json.RawMessage {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("inbox: a summary does not marshal: " + err.Error()) // our own types always do
+	}
+	return bytes.TrimRight(b.Bytes(), "\n")
 }
 
 func first(l []mailgrant.Address) []mailgrant.Address { return l[:min(len(l), addressesTold)] }
