@@ -35,7 +35,6 @@ type rig struct {
 	box    mailgrant.Mailbox
 	config func(*inbox.Config)
 	stop   func()
-	began  bool
 }
 
 // inTime runs a test in which time stands still while anything works.
@@ -160,19 +159,18 @@ func message(subject string) string {
 
 // far is the provider.
 type far struct {
-	mu       sync.Mutex
-	mail     []*mail
-	next     int
-	changed  chan struct{} // closed and made anew when something came
-	opens    int
-	closes   int
-	refuse   func(protocol string) error // of opening
-	fetch    func(m *mail) error         // of one message; errMidway cuts it in the middle
-	page     int                         // messages of one page
-	did      []string                    // after reading
-	doing    func(remotes []string) error
-	can      []mailgrant.Capability
-	finished map[string]bool
+	mu      sync.Mutex
+	mail    []*mail
+	next    int
+	changed chan struct{} // closed and made anew when something came
+	opens   int
+	closes  int
+	refuse  func(protocol string) error // of opening
+	fetch   func(m *mail) error         // of one message; errMidway cuts it in the middle
+	page    int                         // messages of one page
+	did     []string                    // after reading
+	doing   func(remotes []string) error
+	can     []mailgrant.Capability
 }
 
 type mail struct {

@@ -34,9 +34,6 @@ type session struct {
 }
 
 const (
-	// closeWithin is how long the goodbye to a server may take.
-	closeWithin = 5 * time.Second
-
 	// afterBatch is how many messages are marked, moved or deleted at once: by POP,
 	// each time costs a session, and some servers allow one in five minutes.
 	afterBatch = 1000
