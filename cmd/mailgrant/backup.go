@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,30 +20,78 @@ import (
 )
 
 func newBackup(c *cli) *cobra.Command {
-	return &cobra.Command{
+	salvage := false
+	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Write everything as it stands now into one sealed file (- for standard output)", Args: count(1, 1),
 		Long: `Write everything as it stands now into one sealed file (- for standard output).
 
 The running mailgrant writes it; where none runs, the database is read directly. The
 file appears under its name when it is whole and on the disk, and not before. It
-opens with the master key of this installation only: keep that elsewhere.`,
+opens with the master key of this installation only: keep that elsewhere.
+
+With --salvage it saves what can still be read of a SQLite database that is damaged,
+which it does not change: messages that wait, and all the rest. mailgrant restore
+puts that into a fresh data directory, like any backup.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == "-" {
-				return c.backup(cmd, cmd.OutOrStdout())
+			var out saved
+			write := func(w io.Writer) error { return c.backup(cmd, w) }
+			if salvage {
+				write = func(w io.Writer) (err error) { out.Salvaged, err = c.salvage(cmd, w); return err }
 			}
-			size, err := writeWhole(args[0], func(w io.Writer) error { return c.backup(cmd, w) })
+			if args[0] == "-" {
+				return write(cmd.OutOrStdout())
+			}
+			size, err := writeWhole(args[0], write)
 			if err != nil {
 				return err
 			}
-			return c.show(cmd, saved{args[0], size}, func(p *printer) { p.line("%s  %d bytes", args[0], size) })
+			out.File, out.Size = args[0], size
+			return c.show(cmd, out, func(p *printer) { p.saved(out) })
 		},
 	}
+	cmd.Flags().BoolVar(&salvage, "salvage", false, "save what can still be read of a damaged SQLite database")
+	return cmd
 }
 
 // saved is a file that was written.
 type saved struct {
-	File string `json:"file"`
-	Size int64  `json:"size"`
+	File     string          `json:"file"`
+	Size     int64           `json:"size"`
+	Salvaged *store.Salvaged `json:"salvaged,omitempty"`
+}
+
+func (p *printer) saved(s saved) {
+	p.line("%s  %d bytes", s.File, s.Size)
+	switch {
+	case s.Salvaged == nil:
+	case len(s.Salvaged.Damaged) == 0:
+		p.line("%d rows are saved: all of them could be read.", s.Salvaged.Rows)
+	default:
+		p.line("%d rows are saved; some could not be read in: %s", s.Salvaged.Rows, joined(s.Salvaged.Damaged))
+	}
+}
+
+// salvage writes a backup of a database that does not open.
+func (c *cli) salvage(cmd *cobra.Command, w io.Writer) (*store.Salvaged, error) {
+	cfg, err := c.config()
+	switch {
+	case err != nil:
+		return nil, err
+	case answers(cmd.Context(), cfg):
+		return nil, running(cfg)
+	case cfg.Database != "" && !strings.HasPrefix(cfg.Database, "sqlite://"):
+		return nil, mailgrant.Errorf(mailgrant.Invalid, nil, "only a SQLite file can be salvaged").Fix("use the tools of PostgreSQL for its database")
+	}
+	master, err := node.MasterKey(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	out, err := vault.SealStream(master, w)
+	if err != nil {
+		return nil, err
+	}
+	saved, err := store.Salvage(cmd.Context(), strings.TrimPrefix(cfg.DatabasePath(), "sqlite://"), out)
+	return &saved, errors.Join(err, out.Close())
 }
 
 func (c *cli) backup(cmd *cobra.Command, w io.Writer) error {

@@ -38,7 +38,7 @@ func keyNew(c *cli) *cobra.Command {
 			if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 				return unwritable(err)
 			}
-			return c.show(cmd, saved{args[0], int64(len(key))}, func(p *printer) { p.line("%s", args[0]) })
+			return c.show(cmd, saved{File: args[0], Size: int64(len(key))}, func(p *printer) { p.line("%s", args[0]) })
 		},
 	}
 }

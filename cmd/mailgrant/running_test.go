@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -32,7 +34,7 @@ func TestScriptsRunning(t *testing.T) {
 			}
 		})
 		s.steps["start"], s.steps["stop"], s.steps["consent"] = w.start, w.stop, w.consent
-		s.steps["held"] = w.held
+		s.steps["held"], s.steps["damage"] = w.held, w.damage
 		s.steps["example"] = func(args []string) error { // of docs/apply.md, into a file
 			return os.WriteFile(filepath.Join(s.dir, args[0]), []byte(documentExample(t)), 0o600)
 		}
@@ -103,6 +105,22 @@ func (w *runningWorld) consent(args []string) error {
 		}
 	}
 	return fmt.Errorf("there is no grant of %s", args[0])
+}
+
+// damage writes over the page of a database on which the mailboxes are.
+func (w *runningWorld) damage(args []string) error {
+	b, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	size := int(binary.BigEndian.Uint16(b[16:]))
+	for at := size; at < len(b); at += size {
+		if p := b[at : at+size]; p[0] == 13 && bytes.Contains(p, []byte("office@contoso.example")) { // a leaf of a table
+			copy(p, bytes.Repeat([]byte{0xa5}, 512))
+			return os.WriteFile(args[0], b, 0o600)
+		}
+	}
+	return errors.New("the page is not there")
 }
 
 // told waits for the mail by which a mailbox hears that it was connected: what comes

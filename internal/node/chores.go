@@ -62,7 +62,7 @@ func (n *Node) sweep(ctx context.Context) {
 	keep := store.Keep{Bodies: n.cfg.Keep.Bodies, Submissions: n.cfg.Keep.Submissions, Events: n.cfg.Keep.Events, Arrivals: n.cfg.Keep.Arrivals}
 	for more := true; more && ctx.Err() == nil; {
 		var err error
-		if more, err = n.Store.Sweep(ctx, time.Now(), keep); err != nil {
+		if more, err = n.Store.Sweep(ctx, n.Store.Now(), keep); err != nil {
 			n.log.Warn("remove what is over", "err", err)
 			return
 		}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -44,5 +45,16 @@ func (n *Node) Health(ctx context.Context) client.Health {
 	if err := n.Store.Ping(ctx); err != nil {
 		h.OK, h.Problems = false, append(h.Problems, "the database does not answer")
 	}
+	takes, refusing := n.Store.Disk()
+	switch {
+	case refusing:
+		h.OK, h.Problems = false, append(h.Problems, "the disk of the database does not answer: new mail is refused until it does")
+	case takes > diskSlow:
+		h.Problems = append(h.Problems, fmt.Sprintf("the disk of the database is slow: a write takes %s", takes.Round(100*time.Millisecond)))
+	}
 	return h
 }
+
+// diskSlow is when a write to the disk is worth a word. A good one takes
+// milliseconds.
+const diskSlow = time.Second

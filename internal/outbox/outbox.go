@@ -52,6 +52,9 @@ type Store interface {
 	MarkSuccess(ctx context.Context, at map[store.Lane]time.Time) error
 	WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error
 	AddEvent(ctx context.Context, e mailgrant.Event) error
+
+	// Now is the time that all nodes go by.
+	Now() time.Time
 }
 
 // A Ways finds the way to a mailbox's provider.
@@ -118,7 +121,7 @@ func New(c Config) *Outbox {
 		c.Steps = func(string) {}
 	}
 	run, abort := context.WithCancel(context.Background())
-	return &Outbox{Config: c, now: time.Now, lanes: map[mailgrant.ID]*lane{}, paces: map[mailgrant.ID]*pace{}, run: run, abort: abort,
+	return &Outbox{Config: c, now: c.Store.Now, lanes: map[mailgrant.ID]*lane{}, paces: map[mailgrant.ID]*pace{}, run: run, abort: abort,
 		success: map[store.Lane]time.Time{}, notices: noticed{at: map[string]time.Time{}}}
 }
 

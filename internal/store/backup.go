@@ -47,6 +47,9 @@ type backupHead struct {
 	Schema  int64     `json:"schema"`
 	At      time.Time `json:"at"`
 	Written string    `json:"written_by"` // engine
+
+	// Salvaged: rows may be missing, and so may what others refer to.
+	Salvaged bool `json:"salvaged,omitempty"`
 }
 
 const backupFormat = "mailgrant backup 1"
@@ -70,7 +73,7 @@ type backupRow struct {
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	z := gzip.NewWriter(w)
 	enc := json.NewEncoder(z)
-	if err := enc.Encode(backupHead{backupFormat, newest, time.Now().UTC(), s.eng.name()}); err != nil {
+	if err := enc.Encode(backupHead{Format: backupFormat, Schema: newest, At: time.Now().UTC(), Written: s.eng.name()}); err != nil {
 		return fmt.Errorf("write the backup: %w", err)
 	}
 	var count int64
@@ -109,13 +112,18 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 }
 
 func readRow(r rows, n int) ([]cell, error) {
+	row, _, err := readValues(r, n)
+	return row, err
+}
+
+func readValues(r rows, n int) ([]cell, []any, error) {
 	values := make([]any, n)
 	dest := make([]any, n)
 	for i := range values {
 		dest[i] = &values[i]
 	}
 	if err := r.Scan(dest...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	row := make([]cell, n)
 	for i, v := range values {
@@ -131,10 +139,10 @@ func readRow(r rows, n int) ([]cell, error) {
 				row[i].B = []byte{}
 			}
 		default:
-			return nil, fmt.Errorf("a value of type %T", v)
+			return nil, nil, fmt.Errorf("a value of type %T", v)
 		}
 	}
-	return row, nil
+	return row, values, nil
 }
 
 // Restore puts a backup into an empty database, all or nothing. Every mailbox is
@@ -163,7 +171,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader, hold mailgrant.Finding
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the database is not empty").
 				Fix("restore into a fresh data directory or database")
 		}
-		if err := s.restoreRows(ctx, q, dec, head.Schema); err != nil {
+		if err := s.restoreRows(ctx, q, dec, head); err != nil {
 			return err
 		}
 		return s.afterRestore(ctx, q, hold)
@@ -181,7 +189,7 @@ func insertOf(table string, n int) string {
 	return ""
 }
 
-func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, schema int64) error {
+func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, head backupHead) error {
 	inserts := map[string]string{}
 	for _, t := range backupTables {
 		inserts[t.table] = insertOf(t.table, len(strings.Split(t.columns, ", ")))
@@ -202,7 +210,7 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, s
 			return nil
 		}
 		insert := inserts[row.Table]
-		if schema < newest {
+		if head.Schema < newest || head.Salvaged {
 			insert = insertOf(row.Table, len(row.Row))
 		}
 		if insert == "" || len(row.Row) != strings.Count(insert, "?") {
@@ -219,7 +227,13 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, s
 				args[i] = c.B
 			}
 		}
-		if _, err := q.exec(ctx, insert, args...); err != nil {
+		exec := q.exec
+		if head.Salvaged {
+			exec = func(ctx context.Context, text string, args ...any) (int64, error) {
+				return execIfWhole(ctx, q, text, args...)
+			}
+		}
+		if _, err := exec(ctx, insert, args...); err != nil {
 			if known := engineError(err); mailgrant.AsError(known).Code.Temporary() {
 				return known
 			}
@@ -228,8 +242,32 @@ func (s *Store) restoreRows(ctx context.Context, q querier, dec *json.Decoder, s
 	}
 }
 
+// execIfWhole leaves out a row that the database does not take: what it refers to
+// is lost, it is there twice in a damaged tree, or it is damaged itself.
+func execIfWhole(ctx context.Context, q querier, text string, args ...any) (int64, error) {
+	if _, err := q.exec(ctx, "SAVEPOINT salvaged"); err != nil {
+		return 0, err
+	}
+	n, err := q.exec(ctx, text, args...)
+	if err != nil && !mailgrant.AsError(engineError(err)).Code.Temporary() {
+		n, err = 0, nil
+		if _, err := q.exec(ctx, "ROLLBACK TO SAVEPOINT salvaged"); err != nil {
+			return 0, err
+		}
+	}
+	if err == nil {
+		_, err = q.exec(ctx, "RELEASE SAVEPOINT salvaged")
+	}
+	return n, err
+}
+
 // engineError says in our words what either database says in its own.
-func engineError(err error) error { return sqliteError(pgError(err)) }
+func engineError(err error) error {
+	if sqliteCode(err) != 0 {
+		return sqliteError(err)
+	}
+	return pgError(err)
+}
 
 func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding) error {
 	now := time.Now()

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 )
@@ -22,9 +23,39 @@ func (s *Store) Beat(ctx context.Context, node mailgrant.ID) (living int, err er
 		stmt{"DELETE FROM nodes WHERE beat_at < now() - interval '1 hour'", nil}); err != nil {
 		return 0, err
 	}
-	n, err := one[int64](ctx, s.eng, "SELECT COUNT(*) FROM ("+alive+") a")
-	return int(n), err
+	before := s.clock()
+	var n, at int64
+	if err := scan(ctx, s.eng, "SELECT COUNT(*), "+present+" FROM ("+alive+") a", nil, &n, &at); err != nil {
+		return 0, err
+	}
+	s.compare(before, fromMicros(at), s.clock())
+	return int(n), nil
 }
+
+// clockNoise is how far the clocks of a node and the database may be apart and
+// count as the same: that much may be the way to it.
+const clockNoise = 2 * time.Second
+
+// compare learns how far the database's clock, asked between two moments, is ahead
+// of ours.
+func (s *Store) compare(before, theirs, after time.Time) {
+	d := theirs.Sub(before.Add(after.Sub(before) / 2).Round(0))
+	if d.Abs() < clockNoise+after.Sub(before) {
+		d = 0
+	}
+	if was := time.Duration(s.ahead.Swap(int64(d))); (was - d).Abs() >= clockNoise {
+		s.log.Warn("the clock of this machine and that of the database differ: the database's counts", "ahead", d.Round(time.Second))
+	}
+}
+
+// Now is the time that all nodes go by: in a cluster the database's, as the last
+// heartbeat knows it. What one node says is due must be due for the others. RE-15.
+func (s *Store) Now() time.Time { return s.clock().Add(time.Duration(s.ahead.Load())) }
+
+// shared turns a time of this node's clock into one of the clock that all go by, and
+// local turns it back.
+func (s *Store) shared(t time.Time) time.Time { return t.Add(time.Duration(s.ahead.Load())) }
+func (s *Store) local(t time.Time) time.Time  { return t.Add(-time.Duration(s.ahead.Load())) }
 
 // OwnShards are the shards of a node and since which generation it has each.
 func (s *Store) OwnShards(ctx context.Context, node mailgrant.ID) (map[int64]int64, error) {

@@ -58,6 +58,11 @@ type op struct {
 	done  chan struct{} // closed when err is set
 	after func(error)   // instead of done: called once, must be quick
 
+	// leave lets a caller whose time is up go while it is being written; undo, when
+	// there is one, is written next.
+	leave bool
+	undo  *op
+
 	claim sync.Mutex // taken by the writer, or by a caller who gives up
 	taken bool
 	gone  bool
@@ -128,9 +133,25 @@ func (i *intake) give(ctx context.Context, o *op) error {
 		if o.giveUp() {
 			return unavailable(ctx.Err())
 		}
+		if o.leave {
+			return i.left(ctx, o)
+		}
 		<-o.done // it is being written: only its own answer is true
 		return o.err
 	}
+}
+
+// left is for a caller who goes although o is being written, as on a disk that has
+// stopped answering. What is to undo o stands before all that comes later. RE-22.
+func (i *intake) left(ctx context.Context, o *op) error {
+	if o.undo != nil {
+		select {
+		case i.ops <- o.undo:
+		case <-o.done:
+			return o.err // the disk answers again
+		}
+	}
+	return unavailable(ctx.Err())
 }
 
 var errClosed = errors.New("the store is closed")

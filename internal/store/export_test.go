@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"strings"
+	"time"
 )
 
 // Tables are the names of the columns of each table, in order.
@@ -72,6 +73,9 @@ func OnSync(s *Store, f func() error) {
 		return force(log)
 	}
 }
+
+// SetClock gives a node another clock.
+func SetClock(s *Store, f func() time.Time) { s.clock = f }
 
 // Number is the last number that an event got over SQLite.
 func Number(s *Store) int64 { return s.seq.Load() }

@@ -209,7 +209,7 @@ func (s *Store) RenewGrant(ctx context.Context, r Renewal) error {
 			for _, h := range r.Handover {
 				if _, err := q.exec(ctx, `INSERT INTO handover (org, grant_id, resource, sealed, expires_at) VALUES (?, ?, ?, ?, ?)
 					ON CONFLICT (org, grant_id, resource) DO UPDATE SET sealed = excluded.sealed, expires_at = excluded.expires_at`,
-					string(r.Org), string(r.Grant), h.Resource, h.Sealed, micros(h.Expires)); err != nil {
+					string(r.Org), string(r.Grant), h.Resource, h.Sealed, micros(s.shared(h.Expires))); err != nil {
 					return err
 				}
 			}
@@ -286,5 +286,5 @@ func (s *Store) FetchHandover(ctx context.Context, org, grant mailgrant.ID, reso
 	if errors.Is(err, errNone) {
 		return nil, expires, notFound("token", grant)
 	}
-	return sealed, fromMicros(at), err
+	return sealed, s.local(fromMicros(at)), err
 }

@@ -43,11 +43,13 @@ type sqliteEngine struct {
 	soft      chan struct{} // it is time for a checkpoint
 	long      atomic.Int64  // bytes in the log, when it has become long: start it from its beginning
 	broken    atomic.Bool   // a sync of the log failed
+	disk      pulse
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
 
 	walMu sync.Mutex
 	wal   *os.File                 // the log, for its sync; nil: to be opened
+	mark  marker                   // how much of the log is synced
 	force func(log *os.File) error // fdatasync; tests let it fail
 
 	readMu    sync.RWMutex
@@ -103,10 +105,10 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteEngi
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{path: path, log: log, lock: lock, intake: newIntake(), committed: make(chan []*op), soft: make(chan struct{}, 1),
+	e := &sqliteEngine{path: path, log: log, lock: lock, mark: marker{path: path, log: log}, intake: newIntake(), committed: make(chan []*op), soft: make(chan struct{}, 1),
 		readStmts: map[string]*sql.Stmt{}, force: func(log *os.File) error { return unix.Fdatasync(int(log.Fd())) }}
 	if err := e.open(ctx); err != nil {
-		lock.Close()
+		e.letGo()
 		return nil, err
 	}
 	run, stop := context.WithCancel(context.Background())
@@ -149,6 +151,13 @@ func (e *sqliteEngine) open(ctx context.Context) error {
 			Fix("let mailgrant's user read and write it, or choose another directory (--dir)")
 	}
 	f.Close() // before SQLite locks it: closing later would take its locks away
+	if err := lookAtLog(e.path); err != nil {
+		return err
+	}
+	if err := e.mark.forget(); err != nil {
+		return mailgrant.Errorf(mailgrant.Misset, err, "the data directory cannot be written: %v", err).
+			Fix("let mailgrant's user write there, or choose another directory (--dir)")
+	}
 	if e.write, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-8000)")); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
@@ -165,7 +174,23 @@ func (e *sqliteEngine) open(ctx context.Context) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	e.side.SetMaxOpenConns(1)
-	return nil
+	return sqliteError(lookAtPages(ctx, e))
+}
+
+// letGo closes what open has opened when it could not go on.
+func (e *sqliteEngine) letGo() {
+	for _, s := range e.readStmts {
+		s.Close()
+	}
+	if e.conn != nil {
+		e.conn.Close()
+	}
+	for _, db := range []*sql.DB{e.read, e.side, e.write} {
+		if db != nil {
+			db.Close()
+		}
+	}
+	e.lock.Close()
 }
 
 // connect gives the writer a connection. Opening it reads the log and leaves
@@ -199,11 +224,13 @@ func (e *sqliteEngine) close() error {
 		s.Close()
 	}
 	e.forgetLog()
-	err := errors.Join(e.read.Close(), e.side.Close())
+	err := errors.Join(e.mark.forget(), e.read.Close(), e.side.Close())
 	if e.conn != nil {
 		e.conn.Close()
 	}
-	return errors.Join(err, e.write.Close(), e.lock.Close())
+	err = errors.Join(err, e.write.Close())
+	e.mark.close()
+	return errors.Join(err, e.lock.Close())
 }
 
 func (e *sqliteEngine) query(ctx context.Context, q string, args ...any) (rows, error) {
@@ -271,7 +298,70 @@ type sqlRows struct{ *sql.Rows }
 
 func (r sqlRows) Close() { r.Rows.Close() }
 
-func (e *sqliteEngine) submit(ctx context.Context, o *op) error { return e.give(ctx, o) }
+func (e *sqliteEngine) submit(ctx context.Context, o *op) error {
+	if ctx.Value(bringing{}) != nil {
+		if d := e.disk.busy(); d > syncStalls {
+			return slowDisk(d)
+		}
+	}
+	return e.give(ctx, o)
+}
+
+// syncStalls is how long a sync may take before new mail is refused at once. What
+// came before waits for it, as long as its door does: two slower syncs would be
+// more than the ten seconds within which an answer is due. RE-22.
+const syncStalls = 4 * time.Second
+
+func slowDisk(d time.Duration) error {
+	return mailgrant.Errorf(mailgrant.Unavailable, nil, "the disk of the database has not answered for %s", d.Round(time.Second)).After(10 * time.Second).
+		Fix("look at the disk and what else writes to it; mailgrant goes on by itself")
+}
+
+// A pulse is how quickly a disk answers.
+type pulse struct {
+	mu    sync.Mutex
+	began time.Time // of the sync under way; zero: none
+	ended time.Time // of the last
+	took  time.Duration
+}
+
+func (p *pulse) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.began = time.Now()
+}
+
+func (p *pulse) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = time.Now()
+	p.took, p.began = p.ended.Sub(p.began), time.Time{}
+}
+
+// busy is how long the sync under way has taken.
+func (p *pulse) busy() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began.IsZero() {
+		return 0
+	}
+	return time.Since(p.began)
+}
+
+// pulseFor is how long the last sync says something of the disk.
+const pulseFor = time.Minute
+
+// now is how slow the disk is: the sync under way, or the last one if that took
+// longer and was not long ago.
+func (p *pulse) now() time.Duration {
+	busy := p.busy()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended.IsZero() || time.Since(p.ended) > pulseFor {
+		return busy
+	}
+	return max(busy, p.took)
+}
 
 func unavailable(err error) error {
 	return mailgrant.Errorf(mailgrant.Unavailable, err, "the database did not answer in time").
@@ -393,10 +483,14 @@ func (e *sqliteEngine) syncLog() error {
 	if e.broken.Load() {
 		return logError{errBroken}
 	}
+	m, known := e.mark.index()
 	err := e.syncWAL()
 	if err != nil {
 		e.broken.Store(true)
 		return logError{err}
+	}
+	if known {
+		e.mark.put(m)
 	}
 	return nil
 }
@@ -409,6 +503,8 @@ func (e *sqliteEngine) syncWAL() error {
 		}
 		e.wal = f
 	}
+	e.disk.begin()
+	defer e.disk.end()
 	return e.force(e.wal)
 }
 
@@ -432,6 +528,14 @@ func (e *sqliteEngine) forgetLog() {
 		e.wal.Close()
 		e.wal = nil
 	}
+	e.mark.again()
+}
+
+// forgetMark is for before the log is cut.
+func (e *sqliteEngine) forgetMark() error {
+	e.walMu.Lock()
+	defer e.walMu.Unlock()
+	return e.mark.forget()
 }
 
 // mend makes the file whole after a sync of the log that failed: what the system's
@@ -439,6 +543,9 @@ func (e *sqliteEngine) forgetLog() {
 // would be lost with it. So all of it goes into the database, by another path,
 // and the log begins anew. RE-04.
 func (e *sqliteEngine) mend(ctx context.Context) error {
+	if err := e.forgetMark(); err != nil {
+		return err
+	}
 	if err := e.reconnect(ctx); err != nil {
 		return err
 	}
@@ -692,8 +799,7 @@ func sqliteError(err error) error {
 		return mailgrant.Errorf(mailgrant.Unavailable, err, "the database file cannot be written").
 			Fix("look at the disk and the permissions of the data directory; mailgrant goes on by itself")
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return mailgrant.Errorf(mailgrant.Internal, err, "the database file is damaged").
-			Fix("stop mailgrant and restore the newest backup: mailgrant restore FILE")
+		return damagedFile(err)
 	case sqlite3.SQLITE_CONSTRAINT:
 		switch code {
 		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:

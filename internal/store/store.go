@@ -39,6 +39,9 @@ type Store struct {
 	log *slog.Logger
 	seq atomic.Int64 // SQLite: the last event number
 
+	clock func() time.Time // this node's; tests set it
+	ahead atomic.Int64     // PostgreSQL: how far the database's clock is ahead of it
+
 	watchMu sync.Mutex
 	watch   map[chan struct{}]bool
 	listen  context.CancelFunc // PostgreSQL: ends the listener
@@ -51,7 +54,7 @@ type Store struct {
 // Open opens the database at dsn, a postgres:// address or the path of a SQLite
 // file, and migrates it to the newest schema.
 func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
-	s := &Store{log: log, watch: map[chan struct{}]bool{}}
+	s := &Store{log: log, clock: time.Now, watch: map[chan struct{}]bool{}}
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
 		e, err := openPostgres(ctx, dsn, log)
 		if err != nil {
@@ -108,6 +111,15 @@ func (s *Store) Clustered() bool { return s.eng.name() == "postgres" }
 func (s *Store) Ping(ctx context.Context) error {
 	_, err := one[int64](ctx, s.eng, "SELECT 1")
 	return err
+}
+
+// Disk says how long a write to the disk takes these days, and whether new mail is
+// refused for it. Of PostgreSQL's disk nothing is known.
+func (s *Store) Disk() (takes time.Duration, refusing bool) {
+	if e, ok := s.eng.(*reserved); ok {
+		return e.disk.now(), e.disk.busy() > syncStalls
+	}
+	return 0, false
 }
 
 func migrateSQLite(ctx context.Context, e *sqliteEngine) error {

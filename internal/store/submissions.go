@@ -70,15 +70,33 @@ func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.S
 	if fenced {
 		stmts = append(stmts, beginOf(a.Fence, sub))
 	}
-	n, err := s.do(ctx, stmts...)
-	if err != nil {
+	o := newOp(stmts)
+	if !s.Clustered() {
+		o.leave, o.undo = true, s.taken(sub)
+	}
+	if err := s.eng.submit(ctx, o); err != nil {
 		return sub, err
 	}
+	n := o.affected
 	if fenced && n[len(n)-1] == 0 {
 		sub.State = mailgrant.SubmissionReady
 	}
 	s.told()
 	return sub, nil
+}
+
+// taken takes back a submission whose sender was told to come again, before
+// anybody sends it: what comes again would be a second one. One with an
+// idempotency key stays, since it would be the same one.
+func (s *Store) taken(sub mailgrant.Submission) *op {
+	return &op{done: make(chan struct{}), fn: func(ctx context.Context, q querier) error {
+		n, err := q.exec(ctx, "UPDATE submissions SET state = 5, final_at = ? WHERE org = ? AND id = ? AND state = ? AND attempts = 0",
+			micros(s.Now()), string(sub.Org), string(sub.ID), stateNumbers[sub.State])
+		if err != nil || n == 0 {
+			return err
+		}
+		return s.addEvent(ctx, q, mailgrant.Event{Org: sub.Org, Kind: "submission.cancelled", Subject: sub.ID, App: sub.App, Mailbox: sub.Route.Mailbox})
+	}}
 }
 
 // accepted are the statements that keep a submission.
@@ -102,11 +120,14 @@ func chunkInsert(org, owner mailgrant.ID, n int64, sealed []byte) stmt {
 }
 
 // acceptOnce accepts under an idempotency key.
-func (s *Store) acceptOnce(ctx context.Context, a Acceptance) (sub mailgrant.Submission, err error) {
+func (s *Store) acceptOnce(ctx context.Context, a Acceptance) (mailgrant.Submission, error) {
 	defer s.told()
-	err = s.tx(ctx, func(ctx context.Context, q querier) error {
-		sub = a.Submission // again at each run
-		now := time.Now()
+	got := a.Submission // its own: whoever leaves early does not look at it any more
+	o := &op{done: make(chan struct{}), leave: !s.Clustered()}
+	o.fn = func(ctx context.Context, q querier) (err error) {
+		sub := a.Submission // again at each run
+		defer func() { got = sub }()
+		now := s.Now()
 		if _, err := q.exec(ctx, "DELETE FROM idempotency WHERE org = ? AND app = ? AND key = ? AND expires_at <= ?",
 			string(sub.Org), string(sub.App), sub.IdempotencyKey, micros(now)); err != nil {
 			return err
@@ -132,8 +153,11 @@ func (s *Store) acceptOnce(ctx context.Context, a Acceptance) (sub mailgrant.Sub
 			return err
 		}
 		return execAll(ctx, q, s.accepted(a))
-	})
-	return sub, err
+	}
+	if err := s.eng.submit(ctx, o); err != nil {
+		return a.Submission, err
+	}
+	return got, nil
 }
 
 func execAll(ctx context.Context, q querier, stmts []stmt) error {
@@ -305,7 +329,7 @@ func (s *Store) RetrySubmission(ctx context.Context, org, id mailgrant.ID) error
 		if err != nil {
 			return err
 		}
-		now := time.Now()
+		now := s.Now()
 		switch sub.State {
 		case mailgrant.SubmissionReady:
 			_, err = q.exec(ctx, "UPDATE submissions SET due_at = ? WHERE org = ? AND id = ? AND state = 0", micros(now), string(org), string(id))
