@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/mailgrant/mailgrant/internal/node"
 )
@@ -32,6 +33,9 @@ this machine for the API, and on all networks for mail with TLS.`,
 			if err := cfg.Check(); err != nil {
 				return err
 			}
+			if err := closedToOthers(); err != nil {
+				return err
+			}
 			thrift()
 			n, err := node.Open(cmd.Context(), cfg, node.Options{Log: node.Logger(cmd.ErrOrStderr(), cfg.Log)})
 			if err != nil {
@@ -49,6 +53,20 @@ this machine for the API, and on all networks for mail with TLS.`,
 	}
 	cmd.Flags().StringArrayVar(&listen, "listen", nil, "`door` to open instead of those of the settings, such as submissions://:465; may be given several times")
 	return cmd
+}
+
+// closedToOthers keeps what this process has in memory to itself: it leaves no core
+// file, and no other process of the same user may read its memory, its environment
+// or its open files, or attach to it. SE-08.
+func closedToOthers() error {
+	none := unix.Rlimit{}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &none); err != nil {
+		return fmt.Errorf("switch off core files: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("close this process to others: %w", err)
+	}
+	return nil
 }
 
 // gcPercent trades a little processor time for memory: messages under way live
