@@ -51,8 +51,8 @@ func (x *exchange) serve(l net.Listener, implicitTLS bool) {
 	var open sync.WaitGroup
 	defer open.Wait()
 	for {
-		conn, err := l.Accept()
-		if err != nil {
+		conn, ok := x.sim.next(l, "smtp")
+		if !ok {
 			return
 		}
 		open.Go(func() { x.accept(conn, implicitTLS) })

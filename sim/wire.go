@@ -51,24 +51,35 @@ type crowd struct {
 
 func newCrowd(s *Sim) *crowd { return &crowd{sim: s, n: map[string]int{}} }
 
+// next is the next connection; false when there will be none. What keeps one from
+// being taken, such as too many open files, passes.
+func (s *Sim) next(l net.Listener, kind string) (net.Conn, bool) {
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			return conn, true
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil, false
+		}
+		s.log.Warn("no connection", "of", kind, "why", err)
+		select {
+		case <-s.ctx.Done():
+			return nil, false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // serve takes connections until the listener closes, then ends those that are
 // open and waits for them.
 func (c *crowd) serve(l net.Listener, kind string, session func(*wire)) {
 	var open sync.WaitGroup
 	defer open.Wait()
 	for {
-		conn, err := l.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
+		conn, ok := c.sim.next(l, kind)
+		if !ok {
 			return
-		case err != nil: // no more files, for example
-			c.sim.log.Warn("no connection", "of", kind, "why", err)
-			select {
-			case <-c.sim.ctx.Done():
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-			continue
 		}
 		c.sim.counts.add(kind + ".connections")
 		if f := c.sim.faults.take(kind + ".connect"); f != nil && f.Do == DoClose {
