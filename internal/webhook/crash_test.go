@@ -105,10 +105,14 @@ func TestRE02KilledAtEachStep(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s-%d", step, nth), func(t *testing.T) {
 				t.Parallel()
-				killedAt(t, step, nth)
+				killedAt(t, step, nth, false)
 			})
 		}
 	}
+	t.Run("one-is-slow", func(t *testing.T) { // the place passes it
+		t.Parallel()
+		killedAt(t, "webhook.after-answer", 300, true)
+	})
 }
 
 // A ledger is a real receiver that writes down what it takes.
@@ -133,12 +137,18 @@ func (l *ledger) take(id string, body []byte) {
 	}
 }
 
-func killedAt(t *testing.T, step string, nth int) {
+func killedAt(t *testing.T, step string, nth int, slow bool) {
 	l := &ledger{ids: map[string]int{}, order: map[mailgrant.ID][]int64{}, body: map[string]string{}}
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if b, err := io.ReadAll(r.Body); err == nil {
-			l.take(r.Header.Get("webhook-id"), b)
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
 		}
+		if slow && parse(b).Mailbox == "mbx_0" {
+			<-r.Context().Done()
+			return
+		}
+		l.take(r.Header.Get("webhook-id"), b)
 	}))
 	defer receiver.Close()
 	dir, key := t.TempDir(), vault.NewMasterKey()

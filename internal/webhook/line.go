@@ -21,8 +21,10 @@ const (
 	connectionsMax = 64
 
 	// repeats is how many events at most are told again after a crash: so many may
-	// be under way, or taken and not yet said to be in the store.
-	repeats = 64
+	// be under way, or taken and not yet said to be in the store. One that takes long
+	// has its place kept in a row when aheadMax behind it were taken.
+	repeats  = 64
+	aheadMax = 16
 
 	// window is how many events of a webhook wait in memory; readBatch are read at
 	// once, rowBatch of those that have rows. laneKeep is what a lane keeps of them
@@ -55,6 +57,7 @@ const (
 	stopWithin = 5 * time.Second
 
 	storeRetry = time.Second
+	fenceRetry = time.Second
 )
 
 // A line tells one webhook. Its goroutine alone uses what is below the channels.
@@ -89,7 +92,7 @@ type line struct {
 
 	more   bool // the log may have more
 	hidden time.Time
-	unsafe int // taken, and not said to be in the store
+	unsafe int // taken, and not said to be in the store, or not passed by the place there
 	gone   map[row]bool
 
 	streak   int          // failures since something was taken
@@ -138,8 +141,10 @@ type span struct {
 
 // A place is an event of a span that is not done with.
 type place struct {
-	seq  int64
-	done bool
+	it    item
+	done  bool // taken, or waiting in a row
+	taken bool
+	row   bool // it has a row though it is in memory: others must not be told again because of it
 }
 
 // position is up to where all is done with.
@@ -152,7 +157,25 @@ func (s *span) position() int64 {
 	if len(s.places) == 0 {
 		return s.read
 	}
-	return s.places[0].seq - 1
+	return s.places[0].it.e.Seq - 1
+}
+
+// ahead counts what was taken behind the position, and gives what of it is not done
+// with up to the last that was.
+func (s *span) ahead() (taken int, lags []*place) {
+	last := len(s.places) - 1
+	for last >= 0 && !s.places[last].taken {
+		last--
+	}
+	for _, p := range s.places[:last+1] {
+		if p.taken {
+			taken++
+		}
+		if !p.done {
+			lags = append(lags, p)
+		}
+	}
+	return taken, lags
 }
 
 func (s *span) ended() bool { return s.again && s.read >= s.Until && len(s.places) == 0 }
@@ -226,18 +249,19 @@ func (l *line) run() {
 		if l.added.Swap(false) {
 			l.more, l.seek = true, l.answers
 		}
-		if _, mine := l.t.Owner.Fence(l.id); !mine {
-			break
-		}
 		now := l.t.now()
-		l.wakeLanes(now)
-		l.fill(ctx, now)
-		l.dispatch(ctx, now)
-		l.record(now)
-		if d, idle := l.next(now); idle {
-			timer.Stop()
-		} else {
-			timer.Reset(d)
+		if _, mine := l.t.Owner.Fence(l.id); mine {
+			l.wakeLanes(now)
+			l.fill(ctx, now)
+			l.dispatch(ctx, now)
+			l.record(now)
+			if d, idle := l.next(now); idle {
+				timer.Stop()
+			} else {
+				timer.Reset(d)
+			}
+		} else { // the node cannot reach the database; if it is another's, we are stopped
+			timer.Reset(fenceRetry)
 		}
 		select {
 		case <-l.kick:
@@ -523,9 +547,10 @@ func (l *line) readOn(ctx context.Context, s *span, now time.Time) bool {
 			return false // the rest is not too old yet
 		}
 		s.read = e.Seq
-		p := &place{seq: e.Seq}
+		p := &place{it: item{e: e, again: s.again}}
 		s.places = append(s.places, p)
-		it := item{e: e, place: p, again: s.again}
+		it := p.it
+		it.place = p
 		if late {
 			l.bury(it, l.untried(it, now), now)
 			continue
@@ -784,10 +809,11 @@ func (l *line) taken(n *lane, d done, now time.Time) {
 		n.queue = n.queue[1:]
 		l.held--
 	}
-	if d.it.place != nil {
-		d.it.place.done = true
+	p := d.it.place
+	if p != nil {
+		p.done, p.taken = true, true
 	}
-	if d.it.place == nil || d.it.again {
+	if p == nil || p.row || d.it.again {
 		l.strike(n, d.it.e, now)
 	}
 	l.unsafe++

@@ -68,6 +68,10 @@ func (l *line) record(now time.Time) {
 func (l *line) gather() *batch {
 	b := &batch{t: l.out, unsafe: l.unsafe, saved: l.saved, wanted: l.wanted}
 	b.t.Org, b.t.Webhook = l.org, l.id
+	b.unsafe -= l.pass(b, l.log)
+	if l.replay != nil {
+		b.unsafe -= l.pass(b, l.replay)
+	}
 	if at := l.log.position(); at > l.log.kept {
 		b.t.Position = at
 		l.log.kept = at
@@ -89,13 +93,30 @@ func (l *line) gather() *batch {
 	return b
 }
 
+// pass lets the place of a span pass what takes long: it waits in a row from now on.
+// It says how many were taken that the place does not pass.
+func (l *line) pass(b *batch, s *span) int {
+	s.position()
+	taken, lags := s.ahead()
+	if taken == 0 || taken < aheadMax && !l.closing.Load() {
+		return taken
+	}
+	now := l.t.now()
+	for _, p := range lags {
+		d := l.try(p.it, done{})
+		b.t.Wait = append(b.t.Wait, store.WaitingEvent{Event: p.it.e, Since: now, Last: &d})
+		p.done, p.row = true, true
+	}
+	return 0
+}
+
 // put puts a batch into the store. It runs beside the line.
 func (l *line) put(b *batch) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
 	defer cancel()
 	fence, mine := l.t.Owner.Fence(l.id)
 	if !mine {
-		return mailgrant.Errorf(mailgrant.Conflict, nil, "another node tells this webhook now").Fix("nothing: it tells what is left")
+		return mailgrant.Errorf(mailgrant.Unavailable, nil, "it is not known whose the webhook is now").Fix("nothing: another node tells what is left")
 	}
 	b.t.Fence = fence
 	told, others, err := l.part(ctx, b.wanted)
@@ -172,6 +193,9 @@ func (l *line) finish() {
 		case <-grace.C:
 			l.cut()
 		}
+	}
+	if l.unsafe > 0 { // the place may have to pass what was cut off
+		l.touch(l.t.now())
 	}
 	for l.lost == nil && (l.sending != nil && l.sending.tries < 3 || l.sending == nil && !l.dirty.IsZero()) {
 		l.urgent, l.retryAt = true, time.Time{}

@@ -102,9 +102,9 @@ func New(c Config) *Teller {
 	return &Teller{Config: c, now: time.Now, within: totalWithin, lines: map[mailgrant.ID]*line{}, asked: map[mailgrant.ID]mailgrant.ID{}, look: make(chan struct{}, 1)}
 }
 
-// lookEvery is when a node of a cluster looks at all webhooks, should a word
-// between nodes have been lost.
-const lookEvery = 2 * time.Minute
+// lookEvery is when a node of a cluster looks which webhooks are its own, should a
+// word between nodes have been lost.
+const lookEvery = 30 * time.Second
 
 // Run tells until ctx ends, and then lets what is under way finish.
 func (t *Teller) Run(ctx context.Context) error {
@@ -126,7 +126,7 @@ func (t *Teller) Run(ctx context.Context) error {
 		case <-t.look:
 			t.lookAt(ctx)
 		case <-tick:
-			t.lookAll(ctx)
+			t.lookForNew(ctx)
 		case <-ctx.Done():
 			t.end()
 			return nil
@@ -257,6 +257,18 @@ func (t *Teller) lookAt(ctx context.Context) {
 			t.Log.Warn("look at a webhook", "webhook", id, "err", err)
 		}
 		t.begin(org, id)
+	}
+}
+
+// lookForNew starts the lines that should be there.
+func (t *Teller) lookForNew(ctx context.Context) {
+	missing := func(id mailgrant.ID) bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.lines[id] == nil
+	}
+	if err := t.start(ctx, missing); err != nil && ctx.Err() == nil {
+		t.Log.Warn("look at the webhooks", "err", err)
 	}
 }
 
