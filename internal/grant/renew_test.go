@@ -452,7 +452,45 @@ func (h *house) until(f func() bool) bool {
 	}
 }
 
-func TestMoreCapabilitiesNeedAnotherConsent(t *testing.T) {
+// A token goes to the hosts for which its owner consented. Where the operator moves
+// one, the owner is asked again before anything is sent there.
+func TestOA22HostsArePinned(t *testing.T) {
+	h := newHouse(t)
+	g := h.active()
+	h.pass(2 * time.Hour) // no token is left
+	for _, name := range []string{"smtp_host", "imap_host", "pop_host", "smtp_port", "graph_url", "gmail_url", "token_endpoint", "userinfo_endpoint", "revocation_endpoint", "resource_hosts.mail"} {
+		r := h.reg
+		value := "https://evil.example"
+		switch {
+		case strings.HasSuffix(name, "_host"), strings.HasPrefix(name, "resource_hosts"):
+			value = "evil.example"
+		case strings.HasSuffix(name, "_port"):
+			value = "2525"
+		}
+		r.Overrides = map[string]string{}
+		for k, v := range h.reg.Overrides {
+			r.Overrides[k] = v
+		}
+		r.Overrides[name] = value
+		h.must(h.store.UpdateRegistration(h.ctx, r))
+		_, err := h.token(g)
+		h.is(err, mailgrant.Lapsed, name)
+		w, err := h.Way(h.ctx, mailgrant.Mailbox{Org: h.org, Address: alex, Grant: g.ID})
+		if err == nil {
+			_, err = w.Token(h.ctx, "mail", false)
+		}
+		h.is(err, mailgrant.Lapsed, name+", on the way")
+	}
+	if n := h.idp.count("refresh_token"); n != 0 {
+		t.Errorf("%d refreshes", n)
+	}
+	h.must(h.store.UpdateRegistration(h.ctx, h.reg))
+	if _, err := h.token(g); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+}
+
+func TestOA23MoreCapabilitiesNeedAnotherConsent(t *testing.T) {
 	h := newHouse(t)
 	g := h.active()
 	r := h.reg

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/diagnose"
@@ -169,6 +170,11 @@ func (s *Settings) take(m metadata) error {
 		return mailgrant.Errorf(mailgrant.Misset, nil, "the metadata at %.200s names another issuer: %.200q", s.Issuer, m.Issuer).
 			Fix("if the second one is your provider, enter it as the issuer exactly so; else do not use this server").At("issuer")
 	}
+	if s.AuthorizationEndpoint == "" {
+		if err := s.ownPage(m); err != nil {
+			return err
+		}
+	}
 	for _, f := range []struct {
 		have *string
 		got  string
@@ -193,6 +199,39 @@ func (s *Settings) take(m metadata) error {
 		s.BaseScopes = slices.DeleteFunc(slices.Clone(s.BaseScopes), func(b string) bool { return !slices.Contains(m.Scopes, b) })
 	}
 	return nil
+}
+
+// ownPage refuses metadata that send people to the page of a provider we know and
+// their code elsewhere: whoever set that up would have the code. OA-11.
+func (s *Settings) ownPage(m metadata) error {
+	if to := hostOf(m.Authorization); hostOf(m.Token) != to && hostOf(s.Issuer) != to && knownPages()[to] {
+		return mailgrant.Errorf(mailgrant.Misset, nil, "the metadata at %.200s send people to %s, which is another provider's, and their consent elsewhere", s.Issuer, to).
+			Fix("use the template of that provider; do not use this server").At("issuer")
+	}
+	return nil
+}
+
+// knownPages are the hosts of the pages of all templates.
+var knownPages = sync.OnceValue(func() map[string]bool {
+	hosts := map[string]bool{}
+	for _, t := range Templates() {
+		for _, cloud := range append([]string{""}, t.Clouds...) {
+			if s, err := t.in(cloud); err == nil {
+				s.expand()
+				hosts[hostOf(s.AuthorizationEndpoint)] = true
+			}
+		}
+	}
+	delete(hosts, "")
+	return hosts
+})
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 }
 
 // preferred is how a secret is shown where the provider leaves the choice. No

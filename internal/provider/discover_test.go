@@ -141,8 +141,8 @@ func TestOA12MetadataThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestDocumentsDoNotMix: what a refused document said is not in the next one.
-func TestDocumentsDoNotMix(t *testing.T) {
+// What a refused document said is not in the next one.
+func TestOA11DocumentsDoNotMix(t *testing.T) {
 	i := newIssuer(t, "", nil)
 	i.serve = func(w http.ResponseWriter, r *http.Request) {
 		m := map[string]any{"issuer": i.URL, "authorization_endpoint": i.URL + "/auth", "token_endpoint": i.URL + "/token"}
@@ -154,6 +154,19 @@ func TestDocumentsDoNotMix(t *testing.T) {
 	s, err := provider.Resolve(t.Context(), i.registration(), i.Client())
 	if err != nil || s.JWKSURI != "" {
 		t.Errorf("got %q, %v", s.JWKSURI, err)
+	}
+}
+
+// A provider of somebody's own cannot send people to a known one's page, and have
+// the code that this gives them posted to itself.
+func TestOA11CodeOfAKnownProviderStaysThere(t *testing.T) {
+	for _, page := range []string{"https://login.microsoftonline.com/common/oauth2/v2.0/authorize", "https://LOGIN.microsoftonline.com:443/organizations/oauth2/v2.0/authorize",
+		"https://login.microsoftonline.us/common/oauth2/v2.0/authorize", "https://accounts.google.com/o/oauth2/v2/auth", "https://accounts.google.com./o/oauth2/v2/auth"} {
+		i := newIssuer(t, oidcPath, func(m map[string]any) { m["authorization_endpoint"] = page })
+		_, err := provider.Resolve(t.Context(), i.registration(), i.Client())
+		if e := mailgrant.AsError(err); e == nil || e.Code != mailgrant.Misset || e.Field != "issuer" || e.Remedy == "" {
+			t.Errorf("%s: got %v", page, err)
+		}
 	}
 }
 

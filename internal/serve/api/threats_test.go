@@ -72,6 +72,27 @@ func TestAP02_AnAppSendsAsItsMailboxesOnly(t *testing.T) {
 	}
 }
 
+// No key moves the mail of a mailbox, or its tokens, to another host.
+func TestOA22_NoKeyPointsAMailboxElsewhere(t *testing.T) {
+	r := newRig(t)
+	key := r.key(mailgrant.ScopeManage, mailgrant.ScopeRead)
+	reg := mailgrant.Registration{ID: mailgrant.NewID(mailgrant.PrefixRegistration), Org: r.org, Name: "M365", Template: "microsoft365", Tenant: "3f9d1c2e-0000-4000-8000-000000000001"}
+	must(t, r.store.CreateRegistration(t.Context(), reg))
+	for _, f := range []string{"smtp_host", "smtp_port", "imap_host", "pop_host", "graph_url", "token_endpoint", "host", "settings", "overrides", "registration", "org"} {
+		for _, path := range []string{"/v1/mailboxes/" + string(r.box.ID), "/v1/registrations/" + string(reg.ID)} {
+			for _, v := range []any{"evil.example", map[string]string{"smtp_host": "evil.example"}} {
+				got := r.ask("PATCH", path, key, jsonOf(map[string]any{f: v}), "Content-Type", "application/json")
+				if got.status != 400 && got.status != 403 && got.status != 422 {
+					t.Errorf("%s with %s: %d: %s", path, f, got.status, got.body)
+				}
+			}
+		}
+	}
+	if now, err := r.store.Registration(t.Context(), r.org, reg.ID); err != nil || now.Signature() != reg.Signature() {
+		t.Errorf("got %+v, %v", now, err)
+	}
+}
+
 func TestAP03_NothingBecomesAnotherHeader(t *testing.T) {
 	r := newRig(t)
 	key := r.key(mailgrant.ScopeSend)
@@ -479,7 +500,7 @@ func TestAP11_AttachmentsNameNoFilesAndNoAddresses(t *testing.T) {
 	}
 }
 
-func TestAP12_ErrorsSayNothingOfTheInside(t *testing.T) {
+func TestAP12AndRE21_ErrorsSayNothingOfTheInside(t *testing.T) {
 	r := newRig(t, func(c *api.Config) {
 		c.Backup = func(context.Context, io.Writer) error {
 			return fmt.Errorf("open /var/lib/mailgrant/x.db: SQLITE_CORRUPT SELECT * FROM keys")
