@@ -428,7 +428,7 @@ func TestLifeEndsForThoseBehindToo(t *testing.T) {
 	}, func(r *rig) { r.config = func(c *outbox.Config) { c.Life = 3 * time.Hour } })
 }
 
-func TestRefusedMessageBouncesAtTheSMTPDoorOnly(t *testing.T) {
+func TestSM17RefusedMessageBouncesAtTheSMTPDoorOnly(t *testing.T) {
 	inTime(t, func(t *testing.T, r *rig) {
 		r.far.answer = func(_ int, h handed) provider.Outcome {
 			if strings.Contains(h.id, "refused") {

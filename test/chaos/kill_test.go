@@ -32,9 +32,9 @@ func cycles() int {
 	return 6
 }
 
-// TestChaosKill kills mailgrant at every step in turn, and at any moment from
+// TestChaosRE01Kill kills mailgrant at every step in turn, and at any moment from
 // outside, under load by both doors.
-func TestChaosKill(t *testing.T) {
+func TestChaosRE01Kill(t *testing.T) {
 	w := newWorld(t)
 	w.setUp()
 	seed := uint64(time.Now().UnixNano())

@@ -30,9 +30,9 @@ var bad = []sim.Fault{
 	{Name: "soak-smtp-later", Point: "smtp.RCPT", Do: sim.DoReply, Text: "451 4.3.2 try again later", Probability: 0.005},
 }
 
-// TestSoak loads a mailgrant whose provider has bad days, and then looks whether
+// TestSoakRE23 loads a mailgrant whose provider has bad days, and then looks whether
 // it still holds what it held at first: memory and open files.
-func TestSoak(t *testing.T) {
+func TestSoakRE23(t *testing.T) {
 	w := newWorld(t)
 	w.setUp()
 	p, err := w.start("")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/smtp"
@@ -262,6 +263,10 @@ func (w *world) loadSMTP(ctx context.Context, p *process, name string, size int)
 
 // submit hands over one message and gives the id that the 250 names.
 func submit(c *smtp.Client, from, subject string, size int) (mailgrant.ID, error) {
+	return submitBody(c, from, subject, func(d io.Writer) { io.WriteString(d, strings.Repeat("All work and no play.\r\n", size/23+1)) })
+}
+
+func submitBody(c *smtp.Client, from, subject string, body func(io.Writer)) (mailgrant.ID, error) {
 	if err := errors.Join(c.Mail(from), c.Rcpt(reader)); err != nil {
 		return "", err
 	}
@@ -276,7 +281,8 @@ func submit(c *smtp.Client, from, subject string, size int) (mailgrant.ID, error
 		return "", err
 	}
 	d := c.Text.DotWriter()
-	fmt.Fprintf(d, "From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\n%s", from, reader, subject, strings.Repeat("All work and no play.\r\n", size/23+1))
+	fmt.Fprintf(d, "From: <%s>\r\nTo: <%s>\r\nSubject: %s\r\n\r\n", from, reader, subject)
+	body(d)
 	if err := d.Close(); err != nil {
 		return "", err
 	}
@@ -379,5 +385,5 @@ func (w *world) reckon() count {
 // files are the database's files, without the lock.
 func (w *world) files() []string {
 	db := w.cfg.DatabasePath()
-	return []string{db, db + "-wal"}
+	return []string{db, db + "-wal", db + ".synced"}
 }
