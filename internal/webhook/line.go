@@ -24,7 +24,7 @@ const (
 	// be under way, or taken and not yet said to be in the store. One that takes long
 	// has its place kept in a row when aheadMax behind it were taken.
 	repeats  = 64
-	aheadMax = 16
+	aheadMax = 32
 
 	// window is how many events of a webhook wait in memory; readBatch are read at
 	// once, rowBatch of those that have rows. laneKeep is what a lane keeps of them
