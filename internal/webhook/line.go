@@ -90,10 +90,11 @@ type line struct {
 	fat    *lane     // that fills the window
 	active int       // requests under way
 
-	more   bool // the log may have more
-	hidden time.Time
-	unsafe int // taken, and not said to be in the store, or not passed by the place there
-	gone   map[row]bool
+	more    bool          // the log may have more
+	hidden  time.Time     // when it is looked again for what is not shown yet
+	patient time.Duration // how long after the look before
+	unsafe  int           // taken, and not said to be in the store, or not passed by the place there
+	gone    map[row]bool
 
 	streak   int          // failures since something was taken
 	single   mailgrant.ID // the lane of all of them
@@ -526,6 +527,9 @@ func (l *line) readOn(ctx context.Context, s *span, now time.Time) bool {
 		l.hidden = now.Add(storeRetry)
 		return false
 	}
+	if len(events) > 0 {
+		l.patient = 0
+	}
 	expires := l.expires(now)
 	l.seek = false
 	for _, e := range events {
@@ -570,16 +574,23 @@ func (l *line) readOn(ctx context.Context, s *span, now time.Time) bool {
 	return true
 }
 
-// lookSoon is when events that were added but are not shown yet are looked for.
-const lookSoon = 5 * time.Millisecond
+// lookSoon is when events that were added but are not shown yet are looked for,
+// twice as long after each look that finds them hidden still, up to lookLate.
+const (
+	lookSoon = 5 * time.Millisecond
+	lookLate = time.Second
+)
 
 // hideAndSeek looks again soon when there are events that are not shown yet: nobody
 // may say so when they are.
 func (l *line) hideAndSeek(ctx context.Context, now time.Time) {
 	hidden, err := l.t.Store.EventsHidden(ctx, l.org, l.log.read)
-	if hidden || err != nil {
-		l.hidden = now.Add(lookSoon)
+	if !hidden && err == nil {
+		l.patient = 0
+		return
 	}
+	l.patient = min(max(2*l.patient, lookSoon), lookLate)
+	l.hidden = now.Add(l.patient)
 }
 
 // take puts an event into its lane; behind others that wait in the store it waits
