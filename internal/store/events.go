@@ -32,8 +32,7 @@ func (s *Store) event(e mailgrant.Event) stmt {
 		data = "{}"
 	}
 	if s.Clustered() {
-		// The transaction has its number before the event has its own: else a reader
-		// could pass an event that is not there yet.
+		// The transaction has its id before the event has its number: see horizon.
 		return stmt{`INSERT INTO events (org, seq, tx, kind, at, subject, app, mailbox, data)
 			SELECT ?, nextval('event_seq'), t.id, ?, ?, ?, ?, ?, ? FROM (SELECT pg_current_xact_id() AS id OFFSET 0) t`,
 			[]any{string(e.Org), e.Kind, micros(e.At), string(e.Subject), string(e.App), string(e.Mailbox), data}}
@@ -90,7 +89,12 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 		}
 	}
 	if s.Clustered() {
-		q += " AND tx < pg_snapshot_xmin(pg_current_snapshot())"
+		upTo, err := s.shown(ctx)
+		if err != nil {
+			return nil, err
+		}
+		q += " AND seq <= ?"
+		args = append(args, upTo)
 	}
 	return list(ctx, s.eng, q+" ORDER BY seq LIMIT ?", append(args, f.Limit), func(r rows) (mailgrant.Event, error) {
 		var e mailgrant.Event
@@ -105,11 +109,16 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 
 // LastEvent is the cursor of the newest event that is shown.
 func (s *Store) LastEvent(ctx context.Context, org mailgrant.ID) (int64, error) {
-	q := "SELECT COALESCE(MAX(seq), 0) FROM events WHERE org = ?"
+	q, args := "SELECT COALESCE(MAX(seq), 0) FROM events WHERE org = ?", []any{string(org)}
 	if s.Clustered() {
-		q += " AND tx < pg_snapshot_xmin(pg_current_snapshot())"
+		upTo, err := s.shown(ctx)
+		if err != nil {
+			return 0, err
+		}
+		q += " AND seq <= ?"
+		args = append(args, upTo)
 	}
-	return one[int64](ctx, s.eng, q, string(org))
+	return one[int64](ctx, s.eng, q, args...)
 }
 
 // WatchEvents gives a channel on which something comes when events were added,

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/mailgrant/mailgrant"
 )
 
 // Tables are the names of the columns of each table, in order.
@@ -72,6 +74,17 @@ func OnSync(s *Store, f func() error) {
 		}
 		return force(log)
 	}
+}
+
+// InTransaction runs f in a transaction that is open already, with what adds an
+// event in it.
+func InTransaction(ctx context.Context, s *Store, f func(add func(mailgrant.Event) error) error) error {
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		if _, err := q.exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+			return err
+		}
+		return f(func(e mailgrant.Event) error { return s.addEvent(ctx, q, e) })
+	})
 }
 
 // SetClock gives a node another clock.

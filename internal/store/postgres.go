@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,10 @@ const (
 
 	// pgWait bounds one group. An accept answers within ten seconds. RE-05.
 	pgWait = 8 * time.Second
+
+	// pgIdle ends a transaction in which nothing is asked any more. What a node holds
+	// that is frozen must be free before the others think it dead. RE-09.
+	pgIdle = 5 * time.Second
 )
 
 func openPostgres(ctx context.Context, dsn string, log *slog.Logger) (*pgEngine, error) {
@@ -44,6 +49,10 @@ func openPostgres(ctx context.Context, dsn string, log *slog.Logger) (*pgEngine,
 	}
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	cfg.MaxConns = max(cfg.MaxConns, 8)
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { // not a startup parameter, which poolers refuse
+		_, err := c.Exec(ctx, "SET idle_in_transaction_session_timeout = "+strconv.FormatInt(pgIdle.Milliseconds(), 10))
+		return err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, pgError(err)
@@ -99,7 +108,13 @@ func (e *pgEngine) alone(ctx context.Context, o *op) error {
 
 func (e *pgEngine) snapshot(ctx context.Context, f func(querier) error) error {
 	return pgError(pgx.BeginTxFunc(ctx, e.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
-		func(tx pgx.Tx) error { return f(pgTx{tx}) }))
+		func(tx pgx.Tx) error {
+			// It holds nothing, and whoever takes the rows may be slow.
+			if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+				return err
+			}
+			return f(pgTx{tx})
+		}))
 }
 
 type pgTx struct{ tx pgx.Tx }

@@ -39,6 +39,8 @@ type Store struct {
 	log *slog.Logger
 	seq atomic.Int64 // SQLite: the last event number
 
+	horizon horizon // PostgreSQL: of the events
+
 	clock func() time.Time // this node's; tests set it
 	ahead atomic.Int64     // PostgreSQL: how far the database's clock is ahead of it
 
