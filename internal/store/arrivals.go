@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -228,7 +229,11 @@ func (s *Store) Arrivals(ctx context.Context, org mailgrant.ID, f ArrivalFilter)
 		q += " AND id >= ? AND noticed_at >= ?"
 		args = append(args, cutID(f.Since, mailgrant.PrefixArrival), micros(f.Since))
 	}
-	for _, w := range strings.Fields(strings.ToLower(f.Words)) {
+	words := strings.Fields(strings.ToLower(f.Words))
+	if len(words) > wordsMax {
+		return nil, "", mailgrant.Errorf(mailgrant.Invalid, nil, "a search has more than %d words", wordsMax).Fix("look for fewer words").At("q")
+	}
+	for _, w := range words {
 		q += ` AND words LIKE ? ESCAPE '\'`
 		args = append(args, "%"+likeable.Replace(w)+"%")
 	}
@@ -239,6 +244,9 @@ func (s *Store) Arrivals(ctx context.Context, org mailgrant.ID, f ArrivalFilter)
 	}
 	return l, next, err
 }
+
+// wordsMax bounds one search: a database compares each arrival with each word.
+const wordsMax = 20
 
 var likeable = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
 
@@ -341,10 +349,17 @@ func (s *Store) SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose 
 }
 
 // ForgetRemotes forgets names that the provider no longer has and may give again.
+// What had them stays known by its bytes: a server that shows nothing for a while
+// and then all again must not have it taken twice. What has only a name is
+// forgotten.
 func (s *Store) ForgetRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string) error {
-	stmts := make([]stmt, len(remotes))
-	for i, r := range remotes {
-		stmts[i] = stmt{"DELETE FROM seen WHERE " + ownSeen + " AND remote = ?", []any{string(org), string(mailbox), r}}
+	stmts := make([]stmt, 0, 2*len(remotes))
+	for _, r := range remotes {
+		stmts = append(stmts,
+			stmt{`INSERT INTO seen (mailbox, remote, loose, exact) SELECT mailbox, ?, loose, exact FROM seen s WHERE ` + ownSeen + ` AND remote = ? AND loose <> exact
+				AND NOT EXISTS (SELECT 1 FROM seen o WHERE o.mailbox = s.mailbox AND o.loose = s.loose AND o.exact = s.exact AND o.remote <> s.remote)`,
+				[]any{string(mailgrant.NewID("gone")), string(org), string(mailbox), r}},
+			stmt{"DELETE FROM seen WHERE " + ownSeen + " AND remote = ?", []any{string(org), string(mailbox), r}})
 	}
 	if len(stmts) == 0 {
 		return nil
@@ -376,7 +391,7 @@ func (s *Store) AfterReading(ctx context.Context, org, mailbox mailgrant.ID, lim
 		})
 }
 
-// AfterDone keeps that it was done.
+// AfterDone keeps that it was done. Conflict when the mailbox is another node's.
 func (s *Store) AfterDone(ctx context.Context, org mailgrant.ID, f Fence, ids []mailgrant.ID) error {
 	stmts := make([]stmt, len(ids))
 	for i, id := range ids {
@@ -386,7 +401,10 @@ func (s *Store) AfterDone(ctx context.Context, org mailgrant.ID, f Fence, ids []
 	if len(stmts) == 0 {
 		return nil
 	}
-	_, err := s.do(ctx, stmts...)
+	n, err := s.do(ctx, stmts...)
+	if err == nil && slices.Max(n) == 0 {
+		return fencedOut(nil)
+	}
 	return err
 }
 
@@ -413,7 +431,7 @@ func (s *Store) sweepArrivalBodies(now time.Time) []stmt {
 	args := []any{micros(now), sweepBatch}
 	return []stmt{
 		{"DELETE FROM chunks WHERE owner IN (" + old + ")", args},
-		{"UPDATE arrivals SET body_until = 0 WHERE id IN (" + old + ")", args},
+		{"UPDATE arrivals SET body_until = 0 WHERE body_until > 0 AND body_until < ? AND id IN (" + old + ")", append(args[:1:1], args...)},
 		{`DELETE FROM chunks WHERE (owner, n) IN (SELECT c.owner, c.n FROM chunks c LEFT JOIN arrivals a ON a.org = c.org AND a.id = c.owner
 			WHERE c.owner > ? AND c.owner < ? AND a.id IS NULL ORDER BY c.owner LIMIT ?)`,
 			[]any{cutID(now.Add(-unkeptUntil), mailgrant.PrefixArrival), cutID(now.Add(-unkeptFor), mailgrant.PrefixArrival), sweepBatch}},

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -73,6 +74,30 @@ func collectOnce(t *testing.T, f *fixture) {
 	f.must(t, f.ForgetRemotes(f.ctx, f.org, f.box.ID, []string{"1"}))
 	if seen, _ := f.SeenRemotes(f.ctx, f.org, f.box.ID, []string{"1"}); seen["1"] {
 		t.Error("a forgotten name is seen still")
+	}
+	// The server shows the same mail once more, and then another one of that name.
+	reused := collectedOf(f.org, f.box.ID, "6")
+	reused.Arrival.RemoteID = "1"
+	for _, c := range []struct {
+		from, to string
+		m        store.Collected
+		want     bool
+	}{{"2", "3", collectedOf(f.org, f.box.ID, "1"), false}, {"3", "4", reused, true}} {
+		if taken, err = f.page(t, c.from, c.to, c.m); err != nil || taken[0] != c.want {
+			t.Errorf("after the name was forgotten: %s taken %v, %v", c.m.Exact, taken, err)
+		}
+		for range 2 { // the second time there is no such name
+			f.must(t, f.ForgetRemotes(f.ctx, f.org, f.box.ID, []string{"1"}))
+		}
+	}
+	large := collectedOf(f.org, f.box.ID, "7") // known by its name only
+	large.Loose, large.Exact = []byte("7"), []byte("7")
+	for i, at := range []string{"4", "5", "6"} {
+		if taken, err = f.page(t, at, string(rune(at[0]+1)), large); err != nil || !taken[0] {
+			t.Fatalf("%d: a message without a body is not taken after its name was forgotten: %v, %v", i, taken, err)
+		}
+		large.Arrival.ID = mailgrant.NewID(mailgrant.PrefixArrival)
+		f.must(t, f.ForgetRemotes(f.ctx, f.org, f.box.ID, []string{"7"}))
 	}
 }
 
@@ -211,6 +236,12 @@ func afterReading(t *testing.T, f *fixture) {
 	f.must(t, err)
 	if want := (store.Undone{ID: a.Arrival.ID, Remote: "1", After: mailgrant.AfterMove}); len(l) != 1 || l[0] != want {
 		t.Fatalf("%+v, want %+v", l, want)
+	}
+	if f.Clustered() {
+		foreign := store.Fence{Shard: 1, Node: "nod_elsewhere", Generation: 7}
+		if err := f.AfterDone(f.ctx, f.org, foreign, []mailgrant.ID{a.Arrival.ID}); !errors.Is(err, mailgrant.Conflict) {
+			t.Errorf("done by a node that does not own the mailbox: %v", err)
+		}
 	}
 	f.must(t, f.AfterDone(f.ctx, f.org, store.Fence{}, []mailgrant.ID{a.Arrival.ID}))
 	if l, _ := f.AfterReading(f.ctx, f.org, f.box.ID, 10); len(l) != 0 {
