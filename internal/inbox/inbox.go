@@ -19,6 +19,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type Store interface {
 	Submission(ctx context.Context, org, id mailgrant.ID) (mailgrant.Submission, error)
 	AddEvent(ctx context.Context, e mailgrant.Event) error
 	WakeReader(ctx context.Context, org, mailbox mailgrant.ID) error
+	RingReader(ctx context.Context, org, mailbox mailgrant.ID) error
 }
 
 // A Ways finds the way to a mailbox's provider.
@@ -94,15 +96,11 @@ type Inbox struct {
 	abort    context.CancelFunc
 	wg       sync.WaitGroup
 
-	opening chan struct{}       // places for logins at once
-	room    *semaphore.Weighted // bytes of messages that are taken and not yet kept
+	gates gates
+	room  *semaphore.Weighted // bytes of messages that are taken and not yet kept
 }
 
 const (
-	// openings is how many mailboxes log in at once. A start with ten thousand of
-	// them must not look like an attack.
-	openings = 64
-
 	// roomBytes bounds the bodies in memory over all mailboxes.
 	roomBytes = 48 << 20
 
@@ -124,7 +122,7 @@ func New(c Config) *Inbox {
 	}
 	run, abort := context.WithCancel(context.Background())
 	return &Inbox{Config: c, now: time.Now, watchers: map[mailgrant.ID]*watcher{}, run: run, abort: abort,
-		opening: make(chan struct{}, openings), room: semaphore.NewWeighted(roomBytes)}
+		gates: gates{at: map[string]*gate{}}, room: semaphore.NewWeighted(roomBytes)}
 }
 
 // Run reads until ctx ends, and then lets what is being kept be kept.
@@ -154,6 +152,9 @@ func (in *Inbox) shut() {
 
 // lookAtAll starts watchers that are missing, and ends those that are not to be.
 func (in *Inbox) lookAtAll(ctx context.Context) error {
+	in.mu.Lock()
+	before := maps.Clone(in.watchers) // one that begins meanwhile is of a mailbox that is not in the list
+	in.mu.Unlock()
 	boxes, err := in.Store.ReadMailboxes(ctx)
 	if err != nil {
 		return err
@@ -167,7 +168,7 @@ func (in *Inbox) lookAtAll(ctx context.Context) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for id, w := range in.watchers {
+	for id, w := range before {
 		if !wanted[id] {
 			w.end()
 		}
@@ -263,6 +264,28 @@ func (in *Inbox) Changed(ctx context.Context, org, mailbox mailgrant.ID) {
 	}
 	if err := in.Store.WakeReader(ctx, org, mailbox); err != nil && ctx.Err() == nil {
 		in.Log.Warn("have a mailbox read anew by its node", "mailbox", mailbox, "err", err) // it sees it within lookEvery
+	}
+}
+
+// Ring has a mailbox of this node looked at for new mail, of which its provider told. What is
+// under way goes on, and one that cannot be read now waits for its time.
+func (in *Inbox) Ring(_, mailbox mailgrant.ID) {
+	in.mu.Lock()
+	w := in.watchers[mailbox]
+	in.mu.Unlock()
+	if w != nil {
+		w.ring()
+	}
+}
+
+// Told is Ring, wherever in the cluster the mailbox is read.
+func (in *Inbox) Told(ctx context.Context, org, mailbox mailgrant.ID) {
+	if _, mine := in.Owner.Fence(mailbox); mine {
+		in.Ring(org, mailbox)
+		return
+	}
+	if err := in.Store.RingReader(ctx, org, mailbox); err != nil && ctx.Err() == nil {
+		in.Log.Warn("tell a node of new mail", "mailbox", mailbox, "err", err) // it asks the provider in any case
 	}
 }
 

@@ -115,10 +115,7 @@ func (v Mover) place(ctx context.Context, m mailgrant.Mailbox, from, to store.Po
 		if e != nil {
 			return e
 		}
-		if at.Protocol != from.Protocol {
-			break // it is moved already
-		}
-		from = at
+		from = at // even if it begins to be read the other way by itself
 	}
 	if err == nil {
 		v.Inbox.Changed(ctx, m.Org, m.ID)

@@ -168,6 +168,7 @@ type far struct {
 	refuse  func(protocol string) error // of opening
 	fetch   func(m *mail) error         // of one message; errMidway cuts it in the middle
 	page    int                         // messages of one page
+	size    int64                       // that it says of each message; 0 = the true one
 	did     []string                    // after reading
 	doing   func(remotes []string) error
 	can     []mailgrant.Capability
@@ -284,6 +285,9 @@ func (b *farBox) give(m *mail, take func(provider.Incoming) error) error {
 	in := provider.Incoming{Remote: m.remotes[b.name], Folder: "INBOX", ReceivedAt: m.at, Size: int64(len(m.text)), Body: strings.NewReader(m.text)}
 	b.f.mu.Lock()
 	fetch := b.f.fetch
+	if b.f.size > 0 {
+		in.Size = b.f.size
+	}
 	b.f.mu.Unlock()
 	if fetch != nil {
 		switch err := fetch(m); {

@@ -30,6 +30,7 @@ type session struct {
 	cursor   string         // behind the last page that was taken
 	pos      store.Position // behind the last page that was given to the store
 	kept     chan error     // the page that is being kept; nil: none
+	brought  bool           // there are messages in it
 	undone   bool           // something is to be done after reading
 }
 
@@ -56,6 +57,7 @@ func (s *session) close() {
 func (s *session) read(ctx context.Context) error {
 	s.undone = true // an earlier session may have left something
 	for {
+		s.w.heard(nil) // what was told until now is about to be read
 		s.w.say(func(st *mailgrant.ReaderStatus) { st.State = mailgrant.ReaderReading })
 		for more := true; more; {
 			var err error
@@ -74,7 +76,7 @@ func (s *session) read(ctx context.Context) error {
 				st.Finding = nil
 			}
 		})
-		if err := s.inbox.Wait(ctx); err != nil {
+		if err := s.wait(ctx); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -83,14 +85,36 @@ func (s *session) read(ctx context.Context) error {
 	}
 }
 
+// wait waits until the provider tells of mail, here or by the bell, or is to be
+// asked.
+func (s *session) wait(ctx context.Context) error {
+	waiting, wake := context.WithCancelCause(ctx)
+	defer wake(nil)
+	if s.w.heard(wake) {
+		return nil
+	}
+	err := s.inbox.Wait(waiting)
+	if s.w.heard(nil) && errors.Is(err, errRung) {
+		return nil
+	}
+	return err
+}
+
 // page takes one page and has it kept. While more is there, the next one is taken
 // meanwhile.
 func (s *session) page(ctx context.Context) (more bool, err error) {
 	var l leaf
+	given := false
+	defer func() {
+		if !given { // a panic: nothing of it is kept
+			l.forget(s.w.in)
+		}
+	}()
 	to, more, err := s.inbox.Next(ctx, provider.Cursor(s.cursor), func(m provider.Incoming) error { return s.take(ctx, &l, m) })
 	if errors.Is(err, errFull) {
 		more, err = true, nil
 	}
+	given = true
 	kept := s.keep(ctx, &l, string(to), more && err == nil)
 	if err != nil { // what was taken before it is kept nevertheless
 		return false, errors.Join(err, kept)
@@ -109,6 +133,7 @@ func (s *session) keep(ctx context.Context, l *leaf, to string, ahead bool) erro
 	next := store.Position{Protocol: s.protocol, Cursor: to, Doc: s.memo.text()}
 	s.cursor = to
 	if next == s.pos && len(l.messages)+len(l.known) == 0 {
+		l.release(s.w.in) // one may have broken off
 		return nil
 	}
 	fence, mine := s.w.in.Owner.Fence(s.w.id)
@@ -120,20 +145,24 @@ func (s *session) keep(ctx context.Context, l *leaf, to string, ahead bool) erro
 	s.pos, s.fence = next, fence
 	done := make(chan error, 1)
 	go func() { done <- s.collect(ctx, l, p) }()
-	s.kept = done
+	s.kept, s.brought = done, len(l.messages) > 0
 	if ahead {
 		return nil
 	}
 	return s.settle()
 }
 
-// settle waits for the page that is being kept.
+// settle waits for the page that is being kept. A session that brings mail does not
+// count as one of those that fail, however it ends.
 func (s *session) settle() error {
 	if s.kept == nil {
 		return nil
 	}
 	err := <-s.kept
 	s.kept = nil
+	if err == nil && s.brought {
+		s.w.failures = 0
+	}
 	return err
 }
 
@@ -146,11 +175,8 @@ func (s *session) collect(ctx context.Context, l *leaf, p store.Page) error {
 	taken, err := in.Store.Collect(ctx, p)
 	in.Steps("inbox.after-collect")
 	l.release(in)
-	if errors.Is(err, mailgrant.Conflict) { // somebody else reads it, or moved it: begin anew
-		return mailgrant.Errorf(mailgrant.Unavailable, err, "the mailbox was taken over or changed meanwhile").Fix("nothing is to be done; it is opened anew")
-	}
 	if err != nil {
-		return fmt.Errorf("keep what came: %w", err)
+		return overtaken(fmt.Errorf("keep what came: %w", err))
 	}
 	n := int64(0)
 	for i, ok := range taken {
@@ -167,6 +193,15 @@ func (s *session) collect(ctx context.Context, l *leaf, p store.Page) error {
 	return nil
 }
 
+// overtaken is err, unless somebody else reads the mailbox by now, or moved it: then
+// it is only to be opened anew.
+func overtaken(err error) error {
+	if !errors.Is(err, mailgrant.Conflict) {
+		return err
+	}
+	return mailgrant.Errorf(mailgrant.Unavailable, err, "the mailbox was taken over or changed meanwhile").Fix("nothing is to be done; it is opened anew")
+}
+
 // keepWithin is how long a page may take to be kept.
 const keepWithin = 30 * time.Second
 
@@ -181,6 +216,7 @@ type leaf struct {
 	known    []string
 	chunks   []bool // messages with chunks in the store already
 	room     int64  // of the inbox's
+	full     bool   // it holds more than there was room for
 }
 
 func (l *leaf) release(in *Inbox) {
@@ -209,19 +245,37 @@ func (l *leaf) dropChunks(ctx context.Context, in *Inbox, i int) {
 // errFull ends a page early: too much is in memory over all mailboxes.
 var errFull = errors.New("inbox: no room")
 
-// reserve makes room for a message. Whoever holds room already does not wait for
-// more: the page ends and is kept first.
-func (s *session) reserve(ctx context.Context, l *leaf, size int64) error {
-	n := min(max(size, 1), 2*body.ChunkSize)
+// reserve makes room for a message; where the provider does not say how large it
+// is, for the largest. Whoever holds room already does not wait for more: the page
+// ends and is kept first.
+func (s *session) reserve(ctx context.Context, l *leaf, size int64) (n int64, err error) {
+	n = int64(2 * body.ChunkSize)
+	if size > 0 {
+		n = min(size, n)
+	}
 	if len(l.messages) == 0 && l.room == 0 {
 		if err := s.w.in.room.Acquire(ctx, n); err != nil {
-			return err
+			return 0, err
 		}
-	} else if !s.w.in.room.TryAcquire(n) {
-		return errFull
+	} else if l.full || !s.w.in.room.TryAcquire(n) {
+		return 0, errFull
 	}
 	l.room += n
-	return nil
+	return n, nil
+}
+
+// occupy sets right what was reserved, when it is known how much is in memory. The
+// provider may have said less: then the page ends.
+func (l *leaf) occupy(in *Inbox, reserved, used int64) {
+	switch more := used - reserved; {
+	case more <= 0:
+		in.room.Release(-more)
+		l.room += more
+	case in.room.TryAcquire(more):
+		l.room += more
+	default:
+		l.full = true
+	}
 }
 
 // take turns one message into an arrival.
@@ -233,7 +287,7 @@ func (s *session) take(ctx context.Context, l *leaf, m provider.Incoming) error 
 	if m.Err != nil {
 		return s.refused(l, m, m.Err)
 	}
-	if s.w.bad[m.Remote] >= badMax {
+	if s.w.bad[m.Remote].n >= badMax {
 		s.quarantine(l, m, nil)
 		return nil
 	}
@@ -241,17 +295,36 @@ func (s *session) take(ctx context.Context, l *leaf, m provider.Incoming) error 
 		s.bodyless(l, m, fmt.Sprintf("the message has %d bytes, more than the limit of %d", m.Size, s.w.in.MessageBytes))
 		return nil
 	}
-	if err := s.reserve(ctx, l, m.Size); err != nil {
+	reserved, err := s.reserve(ctx, l, m.Size)
+	if err != nil {
 		return err
 	}
+	far := &source{r: m.Body}
+	m.Body = far
 	c, stored, err := s.arrival(ctx, m)
 	if err != nil {
-		s.count(m.Remote)
+		if far.broke && ctx.Err() == nil {
+			s.count(m.Remote, badEvery)
+		}
 		return err
 	}
+	l.occupy(s.w.in, reserved, int64(len(c.Body)))
 	l.add(c, stored)
 	delete(s.w.bad, m.Remote)
 	return nil
+}
+
+// A source is the bytes of a message, and remembers whether it was the provider who
+// broke off: what goes wrong here is no fault of the message.
+type source struct {
+	r     io.Reader
+	broke bool
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.broke = s.broke || err != nil && err != io.EOF && !errors.Is(err, provider.ErrTooLarge)
+	return n, err
 }
 
 func (l *leaf) add(c store.Collected, stored bool) {
@@ -261,19 +334,24 @@ func (l *leaf) add(c store.Collected, stored bool) {
 // refused is a message that the provider does not give. It is tried again a few
 // times, and then put in quarantine, so that the others come.
 func (s *session) refused(l *leaf, m provider.Incoming, err error) error {
-	s.count(m.Remote)
-	if s.w.bad[m.Remote] < badMax {
+	s.count(m.Remote, 0)
+	if s.w.bad[m.Remote].n < badMax {
 		return fmt.Errorf("read the message %s: %w", m.Remote, err)
 	}
 	s.quarantine(l, m, wire.FindingOf(err))
 	return nil
 }
 
-func (s *session) count(remote string) {
+// count counts a failure of one message, unless the one before was just now.
+func (s *session) count(remote string, every time.Duration) {
 	if s.w.bad == nil {
-		s.w.bad = map[string]int{}
+		s.w.bad = map[string]fault{}
 	}
-	s.w.bad[remote]++
+	f, now := s.w.bad[remote], s.w.in.now()
+	if f.n > 0 && now.Sub(f.at) < every {
+		return
+	}
+	s.w.bad[remote] = fault{f.n + 1, now}
 }
 
 func (s *session) quarantine(l *leaf, m provider.Incoming, f *mailgrant.Finding) {
@@ -330,7 +408,9 @@ func (s *session) arrival(ctx context.Context, m provider.Incoming) (c store.Col
 	c.Exact = w.Digest()[:16]
 	w.Release()
 	p.Fill(a)
-	c.Loose = p.Loose[:]
+	if c.Loose = p.Loose[:]; p.Loose == ([16]byte{}) { // it could not be read at all
+		c.Loose = c.Exact
+	}
 	if keep {
 		c.BodyUntil = until
 	}
@@ -520,7 +600,7 @@ func (s *session) afterReading(ctx context.Context) error {
 		}
 		in.Steps("inbox.after-done")
 		if err := in.Store.AfterDone(ctx, s.w.org, s.fence, ids); err != nil {
-			return err
+			return overtaken(err)
 		}
 	}
 }

@@ -30,11 +30,13 @@ type watcher struct {
 	mu     sync.Mutex
 	status mailgrant.ReaderStatus
 	stop   context.CancelFunc // of the session
+	rung   bool               // there may be new mail
+	wake   func(error)        // ends the wait; nil: it does not wait
 
-	failures int            // sessions in a row that ended badly
-	told     string         // cause of the hold that was told
-	bad      map[string]int // failures of single messages, by remote id
-	doneAt   time.Time      // when what is done after reading failed
+	failures int              // sessions in a row that ended badly
+	told     string           // cause of the hold that was told
+	bad      map[string]fault // failures of single messages, by remote id
+	doneAt   time.Time        // when what is done after reading failed
 }
 
 const (
@@ -50,9 +52,18 @@ const (
 	// failingAfter is how many failures in a row are worth telling.
 	failingAfter = 5
 
-	// badMax is how often one message is tried before it is put in quarantine.
-	badMax = 3
+	// badMax is how often one message is tried before it is put in quarantine. Of
+	// connections that break in the middle of it only one in badEvery counts: it may
+	// be the network, for a moment.
+	badMax   = 3
+	badEvery = 10 * time.Second
 )
+
+// A fault is how often a message failed, and when it was counted last.
+type fault struct {
+	n  int
+	at time.Time
+}
 
 // errOff ends a watcher: the mailbox is not to be read, or not by this node.
 var errOff = errors.New("inbox: not to be read")
@@ -96,8 +107,8 @@ func (w *watcher) attempt(ctx context.Context) (err error) {
 	}()
 	s, err := w.open(ctx)
 	if err == nil {
+		defer s.close()
 		err = s.read(ctx)
-		s.close()
 	}
 	if ctx.Err() != nil && !errors.Is(err, errOff) {
 		return nil // ended, or restarted
@@ -121,6 +132,30 @@ func (w *watcher) restart() {
 	if w.stop != nil {
 		w.stop()
 	}
+}
+
+// errRung ends a wait: there may be new mail.
+var errRung = errors.New("inbox: there may be new mail")
+
+// ring has the provider asked for new mail: at once when the session waits, else
+// before it does.
+func (w *watcher) ring() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rung = true
+	if w.wake != nil {
+		w.wake(errRung)
+	}
+}
+
+// heard says whether the bell was rung since the last time. From now on it ends
+// what wake does.
+func (w *watcher) heard(wake func(error)) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rung := w.rung
+	w.rung, w.wake = false, wake
+	return rung
 }
 
 // failed says how long to wait after a session that failed, and tells of it.
@@ -224,12 +259,11 @@ func (w *watcher) open(ctx context.Context) (*session, error) {
 	}
 	s := &session{w: w, box: m, protocol: reader.Name, pos: pos, fence: fence}
 	s.begin(pos, reader.Name, in.now())
-	select {
-	case in.opening <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	leave, err := in.gates.enter(ctx, hostOf(way, reader.Name))
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-in.opening }()
+	defer leave()
 	push, secret := in.Push(m)
 	s.inbox, err = reader.Open(ctx, way, provider.Reading{Folders: m.Receive.Folders, Since: s.since, Poll: time.Duration(m.Receive.Poll), Max: in.MessageBytes,
 		Known: func(ctx context.Context, l []string) (map[string]bool, error) {

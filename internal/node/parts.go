@@ -142,6 +142,7 @@ func (n *Node) joinMember() {
 	}
 	n.Store.OnLane(n.look)
 	n.Store.OnReader(n.Inbox.Look)
+	n.Store.OnMail(n.Inbox.Ring)
 }
 
 // look has the part look that works what another node spoke of.

@@ -49,8 +49,8 @@ func (n *Node) servePush(w http.ResponseWriter, r *http.Request) {
 	org, mailbox := mailgrant.ID(r.PathValue("org")), mailgrant.ID(r.PathValue("mailbox"))
 	for _, notice := range elsewhere {
 		if mailbox.Is(mailgrant.PrefixMailbox) && org.Is(mailgrant.PrefixOrganization) && notice.From(n.pushSecret(mailbox)) {
-			n.Inbox.Changed(r.Context(), org, mailbox)
-			break // one is enough to have it read
+			n.Inbox.Told(r.Context(), org, mailbox)
+			break // one is enough to have it looked at
 		}
 	}
 	if reply.Type != "" {

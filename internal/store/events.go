@@ -156,8 +156,8 @@ func (s *Store) wake() {
 	}
 }
 
-// pgChannel carries "lane ORG MAILBOX" and "reader ORG MAILBOX" between nodes, and
-// bare wake-ups.
+// pgChannel carries "lane ORG MAILBOX", "reader ORG MAILBOX" and "mail ORG MAILBOX"
+// between nodes, and bare wake-ups.
 const pgChannel = "mailgrant"
 
 // listenEvents has a connection of its own, as LISTEN needs. When it is lost,
@@ -204,8 +204,11 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 		}
 		if f := strings.Fields(n.Payload); len(f) == 3 {
 			wake := s.lanes.Load()
-			if f[0] == "reader" {
+			switch f[0] {
+			case "reader":
 				wake = s.readers.Load()
+			case "mail":
+				wake = s.bells.Load()
 			}
 			if wake != nil {
 				(*wake)(mailgrant.ID(f[1]), mailgrant.ID(f[2]))
@@ -256,6 +259,18 @@ func (s *Store) WakeReader(ctx context.Context, org, mailbox mailgrant.ID) error
 	_, err := s.do(ctx, notify("reader", org, mailbox))
 	return err
 }
+
+// RingReader has the node that owns a mailbox ask its provider for new mail.
+func (s *Store) RingReader(ctx context.Context, org, mailbox mailgrant.ID) error {
+	if !s.Clustered() {
+		return nil
+	}
+	_, err := s.do(ctx, notify("mail", org, mailbox))
+	return err
+}
+
+// OnMail has f called when another node was told of new mail in a mailbox.
+func (s *Store) OnMail(f func(org, mailbox mailgrant.ID)) { s.bells.Store(&f) }
 
 // OnReader has f called when another node changed how a mailbox is read, and
 // without one when all should be looked at.

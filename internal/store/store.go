@@ -50,6 +50,7 @@ type Store struct {
 	tell    chan struct{}      // PostgreSQL: events were added that the other nodes do not know of
 	lanes   atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	readers atomic.Pointer[func(org, mailbox mailgrant.ID)]
+	bells   atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	wg      sync.WaitGroup
 }
 
