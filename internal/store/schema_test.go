@@ -65,7 +65,7 @@ func TestRE17OlderProgramRefusesNewerSchema(t *testing.T) {
 
 func TestRE03DurableByItsSettings(t *testing.T) {
 	s := onSQLite(t)
-	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "1", "foreign_keys": "1"} {
+	for name, want := range map[string]string{"journal_mode": "wal", "synchronous": "1", "foreign_keys": "1", "page_size": "8192"} {
 		if got, err := store.Pragma(t.Context(), s, name); err != nil || got != want {
 			t.Errorf("%s is %s, want %s; %v", name, got, want, err)
 		}

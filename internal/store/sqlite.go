@@ -36,7 +36,8 @@ type sqliteEngine struct {
 	side  *sql.DB              // the checkpointer's
 	stmts map[string]*sql.Stmt // of the writer's connection
 	conn  *sql.Conn
-	since int // bytes written since the last checkpoint, roughly
+	frame atomic.Int64 // bytes of a page in the log
+	since int          // bytes written since the last checkpoint, roughly
 
 	*intake
 	committed chan []*op
@@ -78,9 +79,6 @@ const (
 	// large one half as many reads and writes as with SQLite's own size.
 	pageSize = 8192
 
-	// walFrame is a page in the log.
-	walFrame = pageSize + 24
-
 	// stmtPages is what a statement writes into the log besides its arguments:
 	// the pages of its table and indexes.
 	stmtPages = 2 << 10
@@ -89,7 +87,7 @@ const (
 func sqliteDSN(path string, extra ...string) string {
 	q := url.Values{}
 	for _, p := range append([]string{
-		"page_size(" + fmt.Sprint(pageSize) + ")", "busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
+		"busy_timeout(" + fmt.Sprint(busyWait.Milliseconds()) + ")",
 		"journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "temp_store(MEMORY)",
 	}, extra...) {
 		q.Add("_pragma", p)
@@ -144,13 +142,32 @@ const (
 	lockPause = 5 * time.Millisecond
 )
 
+// found gives a new file its page size. A pragma in its address cannot: those are
+// run in the order of their names, and behind journal_mode it is too late.
+func found(ctx context.Context, path string) error {
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath())
+	if err != nil {
+		return fmt.Errorf("make the database: %w", err)
+	}
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA page_size = %d; PRAGMA journal_mode = WAL", pageSize))
+	return errors.Join(err, db.Close())
+}
+
 func (e *sqliteEngine) open(ctx context.Context) error {
 	f, err := os.OpenFile(e.path, os.O_CREATE|os.O_RDWR, 0o600) // else it is made readable for all
 	if err != nil {
 		return mailgrant.Errorf(mailgrant.Misset, err, "the database file cannot be opened: %v", err).
 			Fix("let mailgrant's user read and write it, or choose another directory (--dir)")
 	}
+	info, err := f.Stat()
 	f.Close() // before SQLite locks it: closing later would take its locks away
+	if err == nil && info.Size() == 0 {
+		err = found(ctx, e.path)
+	}
+	if err != nil {
+		return sqliteError(err)
+	}
 	if err := lookAtLog(e.path); err != nil {
 		return err
 	}
@@ -200,11 +217,12 @@ func (e *sqliteEngine) connect(ctx context.Context) error {
 	if err != nil {
 		return sqliteError(err)
 	}
-	var mode string
-	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+	var page int64 // of an older file it may be another
+	if err := conn.QueryRowContext(ctx, "PRAGMA page_size").Scan(&page); err != nil {
 		conn.Close()
 		return sqliteError(err)
 	}
+	e.frame.Store(page + frameHeader)
 	e.conn, e.stmts = conn, map[string]*sql.Stmt{}
 	e.forgetLog() // it may be another file now
 	return nil
@@ -738,7 +756,7 @@ func (e *sqliteEngine) checkpointer(ctx context.Context) {
 				e.broken.Store(true) // it may have been told what the syncer is then not told
 			}
 		}
-		if n := int64(logged) * walFrame; n > walHard {
+		if n := int64(logged) * e.frame.Load(); n > walHard {
 			e.long.Store(n)
 		}
 	}

@@ -67,11 +67,11 @@ func smallDisk(dir string) (h house, ballast string, err error) {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return h, "", fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil { // gone with this process
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil { // gone with this process
 		return h, "", fmt.Errorf("mount a small disk: %w", err)
 	}
 	ballast = filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); err != nil {
+	if err := os.WriteFile(ballast, make([]byte, 4<<20), 0o600); err != nil {
 		return h, "", err
 	}
 	h, err = openAt(dir)
