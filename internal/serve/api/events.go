@@ -183,6 +183,11 @@ func (s *follower) tell(ctx context.Context) (int, error) {
 	if err := received(by, &s.f); err != nil {
 		return 0, err
 	}
+	// What is not wanted is gone through once, and not again with each event that comes.
+	last, err := s.Store.LastEvent(ctx, s.call.by.Org)
+	if err != nil {
+		return 0, err
+	}
 	l, err := s.Store.Events(ctx, s.call.by.Org, s.f)
 	if err != nil {
 		return 0, err
@@ -198,6 +203,9 @@ func (s *follower) tell(ctx context.Context) (int, error) {
 		s.buf.Write(b)
 		s.buf.WriteString("\n\n")
 		s.f.After = e.Seq
+	}
+	if len(l) < s.f.Limit {
+		s.f.After = max(s.f.After, last)
 	}
 	return len(l), nil
 }

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -73,6 +74,34 @@ func TestAStreamGoesOnAfterTheLastEvent(t *testing.T) {
 	}
 	r.ask("HEAD", "/v1/events", key, "", "Accept", "text/event-stream").wants(t, 200)
 	r.ask("GET", "/v1/events", key, "", "Accept", "text/event-stream", "Last-Event-ID", "x").wants(t, 422).at(t, "Last-Event-ID")
+}
+
+// A stream of few kinds passes all others, and what mail says stays on its line.
+func TestME07_AStreamOfOneKind(t *testing.T) {
+	r := newRig(t)
+	_, in := r.follow(r.key(mailgrant.ScopeRead), "?after=now&kind=arrival.new")
+	if _, err := in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	subject := "a\nid: 9\ndata: {}\n\nevent: x\r\r\u2028"
+	for n := range 5 {
+		for range 20 {
+			must(t, r.store.AddEvent(t.Context(), mailgrant.Event{Org: r.org, Kind: "other"}))
+		}
+		b, err := json.MarshalIndent(map[string]any{"n": n, "subject": subject}, "", "\n")
+		must(t, err)
+		must(t, r.store.AddEvent(t.Context(), mailgrant.Event{Org: r.org, Kind: "arrival.new", Data: b}))
+		_, text := event(in)
+		var e struct {
+			Data struct {
+				N       int    `json:"n"`
+				Subject string `json:"subject"`
+			} `json:"data"`
+		}
+		if err := json.Unmarshal([]byte(text), &e); err != nil || e.Data.N != n || e.Data.Subject != subject {
+			t.Errorf("event %d: %s, %v", n, text, err)
+		}
+	}
 }
 
 func TestAP08_AStreamEndsWithItsKey(t *testing.T) {
