@@ -48,7 +48,7 @@ type appFlags struct {
 func (f *appFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringArrayVar(&f.classes, "class", nil, "`class` of mail it may send: user, system"+listHelp)
-	fs.StringArrayVar(&f.mailboxes, "mailbox", nil, "`address` or id of a mailbox it may name, and whose tokens it may have"+listHelp)
+	fs.StringArrayVar(&f.mailboxes, "mailbox", nil, "`address` or id of a mailbox it may name, whose mail it may read and whose tokens it may have"+listHelp)
 	fs.StringArrayVar(&f.senders, "sender", nil, "`address` it may send as, or *@domain; none for whatever its mailboxes carry"+listHelp)
 	fs.StringArrayVar(&f.doors, "door", nil, "`door` it may use: smtp, rest; none for all"+listHelp)
 	fs.IntVar(&f.perMinute, "per-minute", 0, "`number` of messages a minute; 0 for no limit")

@@ -55,7 +55,7 @@ be sent to the owner of the mailbox. With --device a code is printed instead, wi
 	f.StringVar(&b.registration, "registration", "", "`name` or id of the registration")
 	f.StringVar(&b.kind, "kind", "", "whose mailbox it is (`kind`): own, shared, app (default own; app with --app)")
 	f.StringVar(&b.role, "role", "", "which mail the mailbox carries (`role`): personal, global, system, none")
-	f.StringSliceVar(&b.capabilities, "capability", nil, "what to ask for: smtp, imap, pop, api_send, api_read, signin; again for more (default what sending needs)")
+	f.StringSliceVar(&b.capabilities, "capability", nil, "`capability` to ask for besides those of the grant: smtp, imap, pop, api_send, api_read, signin; again for more, -X leaves X out (default of a new one: what sending needs)")
 	f.BoolVar(&b.app, "app", false, "the app itself, without a person: client credentials")
 	f.BoolVar(&b.device, "device", false, "a code to enter on another device, where the operator allows it")
 	f.BoolVar(&b.fresh, "new", false, "make another grant although there is one")
@@ -93,6 +93,9 @@ func (b *beginning) prepare(cmd *cobra.Command, cl *client.Client, name string) 
 		if err == nil && (b.app || b.device) && g.Flow != b.flow() {
 			flow := b.flow()
 			g, err = cl.UpdateGrant(ctx, g.ID, client.GrantSettings{Flow: &flow})
+		}
+		if err == nil {
+			g, err = b.asAsked(ctx, cl, g)
 		}
 		return g, nil, err
 	}
@@ -145,7 +148,7 @@ func (b *beginning) grant(ctx context.Context, cl *client.Client, address string
 		}
 	}
 	flow := b.flow()
-	s := b.asked()
+	s := b.asked(nil)
 	s.Registration, s.Mailbox, s.Flow = &reg, &address, &flow
 	return cl.CreateGrant(ctx, s)
 }
@@ -167,7 +170,7 @@ func (b *beginning) have(ctx context.Context, cl *client.Client, address string,
 
 // asAsked is a grant that is there, with what the flags ask for.
 func (b *beginning) asAsked(ctx context.Context, cl *client.Client, g client.Grant) (client.Grant, error) {
-	s := b.asked()
+	s := b.asked(g.Capabilities)
 	if s.MailboxKind != nil && *s.MailboxKind == g.MailboxKind {
 		s.MailboxKind = nil
 	}
@@ -180,16 +183,13 @@ func (b *beginning) asAsked(ctx context.Context, cl *client.Client, g client.Gra
 	return cl.UpdateGrant(ctx, g.ID, s)
 }
 
-// asked is what the flags say of a grant.
-func (b *beginning) asked() (s client.GrantSettings) {
+// asked is what the flags say of a grant that covers have.
+func (b *beginning) asked(have []mailgrant.Capability) (s client.GrantSettings) {
 	if k := b.mailboxKind(); k != "" {
 		s.MailboxKind = &k
 	}
 	if len(b.capabilities) > 0 {
-		var list []mailgrant.Capability
-		for _, x := range b.capabilities {
-			list = append(list, mailgrant.Capability(x))
-		}
+		list := withEdits(have, b.capabilities)
 		s.Capabilities = &list
 	}
 	return s

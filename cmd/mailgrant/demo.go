@@ -23,8 +23,9 @@ func newDemo(c *cli) *cobra.Command {
 		Short: "Show mailgrant at work, with an imitated Microsoft 365",
 		Long: `demo starts mailgrant and an imitation of Microsoft 365 on this machine, sets up
 the organization Contoso, walks a consent by itself, sends a message end to end,
-has the answer come to the case manager by webhook, and shows a mailbox that cannot send with what to do about it. Then it stays,
-for you to look around and to send more.
+has the answer come to the case manager by webhook, and shows a mailbox that
+cannot send with what to do about it. Then it stays, for you to look around and to
+send more.
 
 Nothing of it is left behind, unless --keep names a directory.`,
 		Args: count(0, 0),

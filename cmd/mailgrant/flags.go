@@ -28,6 +28,12 @@ func edited[T ~string](cmd *cobra.Command, name string, have []T, values []strin
 	if !cmd.Flags().Changed(name) {
 		return nil
 	}
+	out := withEdits(have, values)
+	return &out
+}
+
+// withEdits is have after values: X adds X, -X takes it away, none empties.
+func withEdits[T ~string](have []T, values []string) []T {
 	out := slices.Clone(have)
 	for _, v := range values {
 		gone, away := strings.CutPrefix(v, "-")
@@ -40,8 +46,7 @@ func edited[T ~string](cmd *cobra.Command, name string, have []T, values []strin
 			out = append(out, T(v))
 		}
 	}
-	out = list(out)
-	return &out
+	return list(out)
 }
 
 // editedMap is have after the values of a flag that sets entries: name=value sets,
