@@ -160,8 +160,8 @@ func (d *document) operation(r endpoint) object {
 	var params []object
 	for _, m := range pathArg.FindAllStringSubmatch(r.path, -1) {
 		text := "Id of the " + m[1] + "."
-		if m[1] == "mailbox" || m[1] == "app" {
-			text = map[string]string{"mailbox": "Id or address of the mailbox.", "app": "Id or name of the app."}[m[1]]
+		if other := map[string]string{"mailbox": "Id or address of the mailbox.", "app": "Id or name of the app.", "attachment": "Number of the attachment, from 1."}[m[1]]; other != "" {
+			text = other
 		}
 		params = append(params, object{"name", m[1], "in", "path", "required", true, "description", text, "schema", object{"type", "string"}})
 	}
