@@ -153,7 +153,7 @@ func pageFor(from, to string) string {
 }
 
 // order is in which documents are read; others come after them.
-var order = []string{"start", "operate"}
+var order = []string{"start", "receive", "operate"}
 
 // A shelf is the list of documents.
 type shelf struct{ Guides, Decisions []document }
