@@ -46,6 +46,7 @@ type mailroom struct {
 
 	token string // of who writes to the mailbox
 	sent  int
+	first int // step at which a life ends
 	kills map[string]int
 }
 
@@ -54,6 +55,7 @@ func newMailroom(t *testing.T, way way, seed uint64) *mailroom {
 	p := real.NewOIDC(t, real.OIDCOptions{})
 	m := &mailroom{world: &world{t: t, cfg: settings(t)}, way: way, mail: real.NewMailServer(t, p), app: newApplication(t),
 		r: rand.New(rand.NewPCG(seed, 3)), kills: map[string]int{}}
+	m.first = m.r.IntN(len(receiveSteps))
 	if len(way.settings) > 0 {
 		m.mail.KillDovecot(t)
 		m.mail.StartDovecot(t, way.settings...)
@@ -258,7 +260,7 @@ func (m *mailroom) life(i int, c *smtp.Client, letters int) {
 	m.t.Helper()
 	die, last := "", 2*time.Second
 	if i%2 == 1 {
-		die, last = receiveSteps[m.r.IntN(len(receiveSteps))]+":"+strconv.Itoa(1+m.r.IntN(2)), 8*time.Second
+		die, last = receiveSteps[(m.first+i/2)%len(receiveSteps)]+":"+strconv.Itoa(1+m.r.IntN(2)), 8*time.Second
 	}
 	p, err := m.start(die)
 	m.must(err)
