@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -135,7 +136,28 @@ func isFresh(ctx context.Context, q querier, mailbox mailgrant.ID, c Collected) 
 	}
 	known := err == nil
 	n, err := q.exec(ctx, seenInsert, string(mailbox), c.Arrival.RemoteID, c.Loose, c.Exact)
-	return err == nil && n == 1 && !known, err
+	if err != nil || known || n == 1 {
+		return err == nil && !known, err
+	}
+	return isRenamed(ctx, q, mailbox, c)
+}
+
+// isRenamed says whether a message has the name of another one that was taken: a
+// server makes its names anew, and the cursor that knew of it is gone. Both the
+// bytes and what they say differ then. It is known by them from now on.
+func isRenamed(ctx context.Context, q querier, mailbox mailgrant.ID, c Collected) (bool, error) {
+	if bytes.Equal(c.Loose, c.Exact) { // only its name is known
+		return false, nil
+	}
+	_, err := one[int64](ctx, q, "SELECT 1 FROM seen WHERE mailbox = ? AND remote = ? AND loose <> exact AND loose <> ? AND exact <> ?",
+		string(mailbox), c.Arrival.RemoteID, c.Loose, c.Exact)
+	if errors.Is(err, errNone) {
+		return false, nil
+	}
+	if err == nil {
+		_, err = q.exec(ctx, seenInsert, string(mailbox), string(mailgrant.NewID("gone")), c.Loose, c.Exact)
+	}
+	return err == nil, err
 }
 
 func (s *Store) collected(c Collected) []stmt {

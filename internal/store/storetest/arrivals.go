@@ -66,6 +66,18 @@ func collectOnce(t *testing.T, f *fixture) {
 	if l, _, err := f.Arrivals(f.ctx, f.org, store.ArrivalFilter{}); err != nil || len(l) != 3 {
 		t.Errorf("%d arrivals, %v", len(l), err)
 	}
+	// The server makes its names anew: another message has the name of the first.
+	other := collectedOf(f.org, f.box.ID, "8")
+	other.Arrival.RemoteID = "1"
+	rendered := collectedOf(f.org, f.box.ID, "1")
+	rendered.Exact = []byte("the same mail, put together in another way")
+	nameless := collectedOf(f.org, f.box.ID, "1")
+	nameless.Loose, nameless.Exact = []byte("1"), []byte("1")
+	for _, want := range []bool{true, false} {
+		if taken, err = f.page(t, "2", "2", other, rendered, nameless); err != nil || !slices.Equal(taken, []bool{want, false, false}) {
+			t.Errorf("taken %v, %v; want the first: %v", taken, err, want)
+		}
+	}
 	seen, err := f.SeenRemotes(f.ctx, f.org, f.box.ID, []string{"1", "4", "9"})
 	f.must(t, err)
 	if !seen["1"] || !seen["4"] || seen["9"] {
