@@ -62,10 +62,7 @@ func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry boo
 	if pos.Protocol == to {
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is read by %s already", m.Address, to).Fix("nothing is to be done")
 	}
-	next := m
-	receive := *m.Receive
-	receive.Protocol = to
-	next.Receive = &receive
+	next := readBy(m, to)
 	if r.Taken, err = v.Store.SeenCount(ctx, m.Org, m.ID); err != nil {
 		return r, err
 	}
@@ -76,11 +73,26 @@ func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry boo
 	if dry {
 		return r, nil
 	}
+	if m, err = v.Store.Mailbox(ctx, m.Org, m.ID); err != nil { // that took a while: somebody may have changed it
+		return r, err
+	}
+	if m.Receive == nil {
+		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s was switched off meanwhile", m.Address).Fix("have it read again, and then moved")
+	}
+	next = readBy(m, to)
 	if err := v.turn(ctx, m, next, pos, &r); err != nil {
 		return r, err
 	}
 	v.verify(ctx, next, &r)
 	return r, nil
+}
+
+// readBy is m, read by another protocol.
+func readBy(m mailgrant.Mailbox, protocol string) mailgrant.Mailbox {
+	receive := *m.Receive
+	receive.Protocol = protocol
+	m.Receive = &receive
+	return m
 }
 
 // turn switches over. Should the power fail in the middle, the next opening of the

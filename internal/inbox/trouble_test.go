@@ -288,6 +288,31 @@ func TestMoveMeetsItsReader(t *testing.T) {
 	}, over(b))
 }
 
+// What somebody changes while a mailbox is counted stays as it is.
+func TestMoveMeetsAChange(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		r.far.deliver(message("one"))
+		synctest.Wait()
+		r.far.with(func() {
+			r.far.refuse = func(string) error { // it does not, and that once
+				r.far.refuse = nil
+				m, err := r.store.Mailbox(t.Context(), r.box.Org, r.box.ID)
+				must(t, err)
+				m.Receive.MoveTo = "Done"
+				return r.store.UpdateMailbox(t.Context(), m)
+			}
+		})
+		got, err := inbox.Mover{Inbox: r.in, Store: r.store}.Move(t.Context(), r.box, "graph", false)
+		if err != nil || !got.Moved {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		m, err := r.store.Mailbox(t.Context(), r.box.Org, r.box.ID)
+		if err != nil || m.Receive.Protocol != "graph" || m.Receive.MoveTo != "Done" {
+			t.Errorf("%+v, %v", m.Receive, err)
+		}
+	})
+}
+
 // A host that does not answer does not hold up the mailboxes of another.
 func TestDeadHostHoldsUpNobodyElse(t *testing.T) {
 	var dead atomic.Int64

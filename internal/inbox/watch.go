@@ -289,8 +289,8 @@ func Choose(w provider.Way, readers map[string]provider.Reader) (r provider.Read
 		label string
 		why   string
 	}{
-		{"graph", mailgrant.CanAPIRead, w.Settings.GraphURL, "Graph", "as the grant covers it and a message keeps its name there wherever it is moved"},
 		{"imap", mailgrant.CanIMAP, w.Settings.IMAPHost, "IMAP", "as the grant covers it and the server tells of new mail at once"},
+		{"graph", mailgrant.CanAPIRead, w.Settings.GraphURL, "Graph", "as the grant covers it and not IMAP"},
 		{"pop", mailgrant.CanPOP, w.Settings.POPHost, "POP", "as the grant covers no other way"},
 	}
 	asked := w.Mailbox.Receive.Protocol

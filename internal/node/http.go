@@ -21,7 +21,7 @@ func (n *Node) makeAPI() *api.API {
 		Store: n.Store, Access: n.Access, Outbox: n.Outbox, Inbox: n.Inbox, Webhooks: n.Webhooks, Router: n.Router, Mailboxes: n.Mailboxes, Keeper: n.Keeper,
 		Check: n.check, Finder: finder, Backup: n.Backup, KeyStatus: n.KeyStatus, RotateKey: n.RotateKey, Health: n.Health,
 		PublicURL: n.cfg.PublicURL, Version: Version(), TrustedProxies: n.proxies(), Log: n.log,
-		MessageBytes: n.cfg.Limits.MessageBytes, Recipients: n.cfg.Limits.Recipients,
+		MessageBytes: n.cfg.Limits.MessageBytes, Recipients: n.cfg.Limits.Recipients, KeepArrivals: n.cfg.Keep.Arrivals,
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 type EventFilter struct {
 	After   int64 // cursor: the Seq of the last one seen
 	Limit   int   // 0 = 100
-	Kinds   []string
+	Kinds   []string // "grant.lapsed", or all of a sort: "grant.*"
 	Subject mailgrant.ID
 	App     mailgrant.ID
 	Mailbox mailgrant.ID
@@ -83,10 +83,17 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 		}
 	}
 	if len(f.Kinds) > 0 {
-		q += " AND kind IN (?" + strings.Repeat(", ?", len(f.Kinds)-1) + ")"
+		var any []string
 		for _, k := range f.Kinds {
+			if group, ok := strings.CutSuffix(k, "*"); ok {
+				any = append(any, `kind LIKE ? ESCAPE '\'`)
+				args = append(args, likeable.Replace(group)+"%")
+				continue
+			}
+			any = append(any, "kind = ?")
 			args = append(args, k)
 		}
+		q += " AND (" + strings.Join(any, " OR ") + ")"
 	}
 	if s.Clustered() {
 		upTo, err := s.shown(ctx)

@@ -119,12 +119,12 @@ func FindingOf(err error) *mailgrant.Finding {
 	if e.Finding != nil {
 		return e.Finding
 	}
-	f := &mailgrant.Finding{Cause: diagnose.Unknown, Title: "Not done", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
+	f := &mailgrant.Finding{Cause: diagnose.Unknown, Title: "Something must be changed first", Sentence: e.Message + ".", Remedy: e.Remedy, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix}
 	switch {
 	case e.Code.Temporary() || e.Code == mailgrant.Internal:
-		f.Retry, f.Who = mailgrant.RetryLater, mailgrant.WhoNobody
+		f.Title, f.Retry, f.Who = "Not possible just now", mailgrant.RetryLater, mailgrant.WhoNobody
 	case e.Code == mailgrant.Lapsed:
-		f.Retry, f.Who = mailgrant.RetryReauthorize, mailgrant.WhoMailboxOwner
+		f.Title, f.Retry, f.Who = "A consent is missing", mailgrant.RetryReauthorize, mailgrant.WhoMailboxOwner
 	case e.Code == mailgrant.Invalid || e.Code == mailgrant.TooLarge:
 		f.Retry = mailgrant.RetryNever
 	}

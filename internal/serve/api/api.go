@@ -65,8 +65,9 @@ type Config struct {
 	TrustedProxies []netip.Prefix // may say where a request comes from
 	Log            *slog.Logger   // nil: none
 
-	MessageBytes int64 // limit of one message
-	Recipients   int   // limit of one message
+	MessageBytes int64         // limit of one message
+	Recipients   int           // limit of one message
+	KeepArrivals time.Duration // how long received mail is kept; 0 for ever
 }
 
 // An API serves /v1. It is safe for concurrent use.

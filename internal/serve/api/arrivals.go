@@ -222,11 +222,19 @@ func received(by mailgrant.Caller, f *store.EventFilter) error {
 	if len(f.Kinds) == 0 {
 		f.Kinds = arrivalKinds
 	}
+	var kinds []string
 	for _, k := range f.Kinds {
-		if !slices.Contains(arrivalKinds, k) {
+		was := len(kinds)
+		for _, may := range arrivalKinds {
+			if mailgrant.KindMatches(k, may) {
+				kinds = append(kinds, may)
+			}
+		}
+		if len(kinds) == was {
 			return mailgrant.Errorf(mailgrant.Forbidden, nil, "a key that only receives may not follow events of the kind %q", clip(k)).
 				Fix("use a key with the right read, or ask for kinds of arrivals only").At("kind")
 		}
 	}
+	f.Kinds = kinds
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mailgrant/mailgrant/client"
 	"github.com/mailgrant/mailgrant/internal/body"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
+	"github.com/mailgrant/mailgrant/internal/serve/api"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
 
@@ -151,6 +152,9 @@ func TestAP02_ReceivingIsBoundToTheAppsMailboxes(t *testing.T) {
 	if len(e.Items) != 1 || e.Items[0].Subject != own.ID {
 		t.Errorf("events %+v", e.Items)
 	}
+	if e, err = c.Events(t.Context(), client.EventFilter{Kinds: []string{"arrival.*"}}); err != nil || len(e.Items) != 1 {
+		t.Errorf("arrival.*: %+v, %v", e.Items, err)
+	}
 	// An app without mailboxes receives nothing.
 	none := r.client(r.keyOf(r.app(r.org, nil), mailgrant.ScopeReceive))
 	if l, err = none.Arrivals(t.Context(), client.ArrivalFilter{}); err != nil || len(l.Items) != 0 {
@@ -165,7 +169,7 @@ func TestAP02_ReceivingIsBoundToTheAppsMailboxes(t *testing.T) {
 }
 
 func TestReceiveSettings(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *api.Config) { c.KeepArrivals = 30 * 24 * time.Hour })
 	c := r.client(r.key(mailgrant.ScopeManage))
 	set := func(v mailgrant.Receive) (mailgrant.Mailbox, error) {
 		return c.UpdateMailbox(t.Context(), r.box.Address, client.MailboxSettings{Receive: &v})
@@ -176,7 +180,7 @@ func TestReceiveSettings(t *testing.T) {
 	if m.Receive == nil || m.Receive.MoveTo != "Done" || *m.Receive.Keep != day {
 		t.Errorf("%+v", m.Receive)
 	}
-	now := time.Now()
+	now, long := time.Now(), 100*day
 	for name, v := range map[string]mailgrant.Receive{
 		"protocol":    {Protocol: "exchange"},
 		"no protocol": {},
@@ -187,6 +191,7 @@ func TestReceiveSettings(t *testing.T) {
 		"poll":        {Protocol: "pop", Poll: mailgrant.Duration(time.Second)},
 		"pop folder":  {Protocol: "pop", Folders: []string{"Cases"}},
 		"pop mark":    {Protocol: "pop", After: mailgrant.AfterMark},
+		"keep":        {Protocol: "imap", Keep: &long},
 		"both":        {Protocol: "imap", Since: &now, Everything: true},
 	} {
 		_, err := set(v)

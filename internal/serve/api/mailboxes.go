@@ -48,7 +48,7 @@ func (c *call) createMailbox() error {
 	}
 	m := mailgrant.Mailbox{Org: c.by.Org}
 	setMailbox(&m, s)
-	if err := checkMailbox(&m); err != nil {
+	if err := c.checkMailbox(&m); err != nil {
 		return err
 	}
 	made, err := c.Mailboxes.CreateMailbox(c.r.Context(), m)
@@ -96,7 +96,7 @@ func setMailbox(m *mailgrant.Mailbox, s client.MailboxSettings) {
 const lifeMax = mailgrant.Duration(60 * 24 * time.Hour)
 
 // checkMailbox sees to what the rules about mailboxes leave open.
-func checkMailbox(m *mailgrant.Mailbox) error {
+func (c *call) checkMailbox(m *mailgrant.Mailbox) error {
 	if m.DisplayName != "" {
 		if err := checkName(&m.DisplayName, "a mailbox"); err != nil {
 			return mailgrant.AsError(err).At("display_name")
@@ -112,6 +112,10 @@ func checkMailbox(m *mailgrant.Mailbox) error {
 	l := m.Limits
 	if l.Connections < -1 || l.PerMinute < -1 || l.RecipientsPerDay < -1 || l.MessageBytes < -1 || l.PerMinute > 1_000_000 || l.Connections > 1000 {
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "a limit is out of range").Fix("use 0 for the provider's usual figure and -1 for none").At("limits")
+	}
+	if r := m.Receive; r != nil && r.Keep != nil && c.KeepArrivals > 0 && time.Duration(*r.Keep) > c.KeepArrivals {
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "received mail is kept for %s here, and its body no longer", c.KeepArrivals).
+			Fix("choose a shorter time, or raise keep.arrivals in the settings").At("receive.keep")
 	}
 	if m.Life > lifeMax {
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "a submission cannot be tried for longer than 60 days").Fix("choose a shorter life").At("life")
@@ -129,7 +133,7 @@ func (c *call) updateMailbox() error {
 		return err
 	}
 	setMailbox(&m, s)
-	if err := checkMailbox(&m); err != nil {
+	if err := c.checkMailbox(&m); err != nil {
 		return err
 	}
 	if m, err = c.Mailboxes.UpdateMailbox(c.r.Context(), m); err != nil {
