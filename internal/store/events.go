@@ -11,8 +11,8 @@ import (
 
 // An EventFilter chooses events.
 type EventFilter struct {
-	After   int64 // cursor: the Seq of the last one seen
-	Limit   int   // 0 = 100
+	After   int64    // cursor: the Seq of the last one seen
+	Limit   int      // 0 = 100
 	Kinds   []string // "grant.lapsed", or all of a sort: "grant.*"
 	Subject mailgrant.ID
 	App     mailgrant.ID
