@@ -594,11 +594,13 @@ func (s *session) afterReading(ctx context.Context) error {
 				ids, remotes = append(ids, u.ID), append(remotes, u.Remote)
 			}
 		}
-		in.Steps("inbox.before-done")
-		if err := s.inbox.Done(ctx, remotes, what, s.box.Receive.MoveTo); err != nil {
-			return s.notDone(ctx, what, err)
+		if what == s.box.Receive.After { // else it was to be done, and is not to be any more
+			in.Steps("inbox.before-done")
+			if err := s.inbox.Done(ctx, remotes, what, s.box.Receive.MoveTo); err != nil {
+				return s.notDone(ctx, what, err)
+			}
+			in.Steps("inbox.after-done")
 		}
-		in.Steps("inbox.after-done")
 		if err := in.Store.AfterDone(ctx, s.w.org, s.fence, ids); err != nil {
 			return overtaken(err)
 		}

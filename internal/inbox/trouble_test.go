@@ -234,6 +234,31 @@ func TestAfterReadingElsewhere(t *testing.T) {
 	}, over(b), func(r *rig) { r.box.Receive.After = mailgrant.AfterDelete })
 }
 
+// Mail that was to be deleted, and could not be, stays when its owner says so.
+func TestDeletingIsSwitchedOff(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		r.far.with(func() {
+			r.far.doing = func([]string) error { return mailgrant.Errorf(mailgrant.Misset, nil, "read only").Fix("mend it") }
+		})
+		r.far.deliver(message("one"))
+		synctest.Wait()
+		r.far.with(func() { r.far.doing = nil })
+		m := r.box
+		m.Receive = &mailgrant.Receive{Protocol: "imap", Everything: true}
+		must(t, r.store.UpdateMailbox(t.Context(), m))
+		r.in.Look(m.Org, m.ID)
+		time.Sleep(time.Hour)
+		r.far.deliver(message("two"))
+		synctest.Wait()
+		if got := r.far.deeds(); len(got) != 0 || r.subjects() != "one two" {
+			t.Errorf("%q; arrivals %s", got, r.subjects())
+		}
+		if l, err := r.store.AfterReading(t.Context(), m.Org, m.ID, 10); err != nil || len(l) != 0 {
+			t.Errorf("still to be done: %v, %v", l, err)
+		}
+	}, func(r *rig) { r.box.Receive.After = mailgrant.AfterDelete })
+}
+
 // A mailbox that is added while all are looked at is read on.
 func TestAddedWhileAllAreLookedAt(t *testing.T) {
 	b := &base{}
