@@ -144,7 +144,14 @@ func (s *session) keep(ctx context.Context, l *leaf, to string, ahead bool) erro
 	p := store.Page{Org: s.w.org, Mailbox: s.w.id, From: s.pos, To: next, Messages: l.messages, Known: l.known, Fence: fence}
 	s.pos, s.fence = next, fence
 	done := make(chan error, 1)
-	go func() { done <- s.collect(ctx, l, p) }()
+	go func() {
+		defer func() { // as in attempt: one session's, and not the program's
+			if e := recover(); e != nil {
+				done <- mailgrant.Errorf(mailgrant.Internal, fmt.Errorf("panic: %v", e), "keeping what came met a mistake of mailgrant's own").Fix("look at the log, and report it")
+			}
+		}()
+		done <- s.collect(ctx, l, p)
+	}()
 	s.kept, s.brought = done, len(l.messages) > 0
 	if ahead {
 		return nil

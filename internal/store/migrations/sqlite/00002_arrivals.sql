@@ -15,6 +15,7 @@ CREATE TABLE arrivals (
   PRIMARY KEY (org, id)
 ) WITHOUT ROWID;
 CREATE INDEX arrivals_mailbox ON arrivals (mailbox, id);
+CREATE INDEX arrivals_state ON arrivals (org, state, id);
 CREATE INDEX arrivals_after ON arrivals (mailbox, id) WHERE after > 0;
 CREATE INDEX arrivals_body ON arrivals (body_until) WHERE body_until > 0;
 
