@@ -158,7 +158,7 @@ func letter(from, to string, n int) []byte {
 	b.WriteString("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n.\r\n..\r\nFrom here: Grüße \xff\r\n")
 	size := 100 * (n % 40)
 	if n%25 == 3 {
-		size = 600 << 10 // in chunks
+		size = 300 << 10 // in chunks
 	}
 	for b.Len() < size {
 		fmt.Fprintf(&b, ".%d All work and no play makes Jack a dull boy.\r\n", b.Len())

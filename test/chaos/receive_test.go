@@ -32,6 +32,7 @@ func amount() (messages, lives int) {
 // processes, mailgrant and the application are killed. The application sees each
 // message exactly once, and nothing is deleted that it does not see.
 func TestChaosReceive(t *testing.T) {
+	t.Parallel()
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
