@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -48,6 +49,7 @@ this machine for the API, and on all networks for mail with TLS.`,
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), line)
 			}
+			defer time.AfterFunc(settled, debug.FreeOSMemory).Stop()
 			return n.Run(cmd.Context())
 		},
 	}
@@ -72,6 +74,10 @@ func closedToOthers() error {
 // gcPercent trades a little processor time for memory: messages under way live
 // for milliseconds, so twice as much garbage is only a larger process.
 const gcPercent = 50
+
+// settled is when a process that has just started needs no more of what starting
+// took; it is given back to the system, once.
+const settled = time.Second
 
 // thrift keeps the process small, unless the operator has said how large it may be.
 func thrift() {
