@@ -7,7 +7,7 @@ TIME ?= 20s
 CYCLES ?= 100
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test test-deps lint unit short fuzz chaos soak bench update clean
+.PHONY: help build demo test test-deps lint unit short fuzz chaos soak bench bench-receive update clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,7 @@ unit: test-deps ## the tests, with the race detector
 short: test-deps ## a short run of fuzz and bench; unit has one of chaos and soak
 	sh scripts/fuzz 2s
 	sh scripts/bench --short
+	sh scripts/bench-receive --short
 
 fuzz: ## fuzz every parser of foreign bytes (TIME=20s for each)
 	sh scripts/fuzz $(TIME)
@@ -44,8 +45,11 @@ chaos: test-deps ## kill -9 and power loss at every step (CYCLES=100)
 soak: test-deps ## steady load with faults, looking for leaks (TIME=20s)
 	MAILGRANT_SOAK=$(TIME) go test -count=1 -timeout 24h -run '^TestSoak' -v ./test/chaos
 
-bench: ## mailgrant beside Postfix in one run, and the goals
-	sh scripts/bench
+bench: ## mailgrant beside Postfix in one run, and the goals; then receiving
+	sh scripts/bench; met=$$?; sh scripts/bench-receive && exit $$met
+
+bench-receive: ## idle mailboxes, event to webhook, first import
+	sh scripts/bench-receive
 
 update: ## write generated files and expected output anew
 	go test $$(grep -rl 'flag.Bool("update"' --include='*_test.go' . | xargs -n1 dirname | sort -u) -update
