@@ -16,7 +16,7 @@ import (
 // A mailbox is moved from one protocol to another in steps that each can be
 // looked at:
 //
-//	inventory ─▶ (dry run ends here) ─▶ switch ─▶ read all once ─▶ inventory again
+//	inventory ─▶ (dry run ends here) ─▶ switch ─▶ read all once ─▶ is all of the list taken?
 //	                                      └───────── back, within a week ◀──┘
 //
 // The inventory reads all that the other way shows, and says of each message
@@ -37,6 +37,7 @@ type before struct {
 type MoveStore interface {
 	Store
 	SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error)
+	KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string, loose [][]byte) error
 	SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error)
 	UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error
 }
@@ -63,11 +64,20 @@ func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry boo
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is read by %s already", m.Address, to).Fix("nothing is to be done")
 	}
 	next := readBy(m, to)
+	var names []string
+	var loose [][]byte
 	if r.Taken, err = v.Store.SeenCount(ctx, m.Org, m.ID); err != nil {
 		return r, err
 	}
-	if r.There, r.Same, err = v.inventory(ctx, next, pos); err != nil {
+	shown, err := v.inventory(ctx, next, pos)
+	if err != nil {
 		return r, err
+	}
+	r.There = len(shown)
+	for _, s := range shown {
+		if s.same {
+			r.Same++
+		}
 	}
 	r.New = r.There - r.Same
 	if dry {
@@ -80,10 +90,20 @@ func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry boo
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s was switched off meanwhile", m.Address).Fix("have it read again, and then moved")
 	}
 	next = readBy(m, to)
+	// What is the same is known by its other name too: a provider that gives names
+	// first is not asked for it again.
+	for _, s := range shown {
+		if s.same {
+			names, loose = append(names, s.remote), append(loose, s.loose)
+		}
+	}
+	if err := v.Store.KnowRemotes(ctx, m.Org, m.ID, names, loose); err != nil {
+		return r, err
+	}
 	if err := v.turn(ctx, m, next, pos, &r); err != nil {
 		return r, err
 	}
-	v.verify(ctx, next, &r)
+	v.verify(ctx, next, &r, shown)
 	return r, nil
 }
 
@@ -138,7 +158,7 @@ func (v Mover) place(ctx context.Context, m mailgrant.Mailbox, from, to store.Po
 const placeTries = 20
 
 // verify has all be read once the new way, and counts again.
-func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Move) {
+func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Move, shown []listed) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
@@ -149,12 +169,7 @@ func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Mov
 			r.Finding = s.Finding
 			return
 		case s.State == mailgrant.ReaderWaiting && s.Protocol == r.To:
-			pos, err := v.Store.Position(ctx, m.Org, m.ID)
-			if err != nil {
-				return
-			}
-			there, same, err := v.inventory(ctx, m, pos)
-			r.Verified = err == nil && same == there
+			r.Verified = v.allTaken(ctx, m, shown)
 			return
 		}
 		select {
@@ -193,35 +208,59 @@ func (v Mover) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move,
 	return r, nil
 }
 
+// allTaken says whether all of a list has been taken, by the names it was shown
+// under.
+func (v Mover) allTaken(ctx context.Context, m mailgrant.Mailbox, shown []listed) bool {
+	names := make([]string, len(shown))
+	for i, s := range shown {
+		names[i] = s.remote
+	}
+	seen, err := v.Store.SeenRemotes(ctx, m.Org, m.ID, names)
+	for _, n := range names {
+		if err != nil || !seen[n] {
+			return false
+		}
+	}
+	return true
+}
+
+// A listed is a message that the other way shows.
+type listed struct {
+	remote string
+	loose  []byte
+	same   bool // it was taken before
+}
+
 // inventory counts what a mailbox shows when it is read as its settings say, and
 // how much of that has been taken.
-func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Position) (there, same int, err error) {
+func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Position) (shown []listed, err error) {
 	in := v.Inbox
 	way, err := in.Ways.Way(ctx, m)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	reader, _, err := Choose(way, in.Readers)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	s := &session{box: m}
 	s.begin(store.Position{Doc: pos.Doc}, reader.Name, in.now())
 	nothing := func(context.Context, []string) (map[string]bool, error) { return nil, nil }
 	box, err := reader.Open(ctx, way, provider.Reading{Folders: m.Receive.Folders, Since: s.since, Max: in.MessageBytes, Known: nothing})
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	defer box.Close()
-	var batch [][]byte
-	count := func() error {
-		known, err := v.Store.SeenLoose(ctx, m.Org, m.ID, batch)
-		for _, l := range batch {
-			if known[string(l)] {
-				same++
-			}
+	compared := 0
+	compare := func() error {
+		var batch [][]byte
+		for _, l := range shown[compared:] {
+			batch = append(batch, l.loose)
 		}
-		batch = batch[:0]
+		known, err := v.Store.SeenLoose(ctx, m.Org, m.ID, batch)
+		for ; compared < len(shown); compared++ {
+			shown[compared].same = known[string(shown[compared].loose)]
+		}
 		return err
 	}
 	cursor := provider.Cursor("")
@@ -230,7 +269,6 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 			if !i.ReceivedAt.IsZero() && i.ReceivedAt.Before(s.since) {
 				return nil
 			}
-			there++
 			loose := []byte(i.Remote)
 			if i.Body != nil {
 				p, err := rfc5322.Read(i.Body)
@@ -242,17 +280,17 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 				}
 				loose = p.Loose[:]
 			}
-			batch = append(batch, loose)
+			shown = append(shown, listed{remote: i.Remote, loose: loose})
 			return nil
 		})
 		if err == nil {
-			err = count()
+			err = compare()
 		}
 		if err != nil {
-			return there, same, err
+			return shown, err
 		}
 	}
-	return there, same, nil
+	return shown, nil
 }
 
 func memoOf(pos store.Position, now time.Time) (m memo) {

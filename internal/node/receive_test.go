@@ -165,3 +165,55 @@ func TestMailThatCameMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// A POP mailbox with thousands of messages on the server moves to IMAP and to
+// Graph without one being taken twice. R26.
+func TestR26PopMailboxMoves(t *testing.T) {
+	const n = 5000
+	x := receiving(t, mailgrant.Receive{Protocol: "pop", Everything: true, Poll: mailgrant.Duration(10 * time.Second)})
+	must(t, x.stop())
+	was := len(x.sim.Mail(scanner))
+	for i := range n {
+		_, err := x.sim.Deliver(scanner, letter(fmt.Sprint("case-", i)))
+		must(t, err)
+	}
+	x.start()
+	for deadline := time.After(3 * time.Minute); ; {
+		r, err := x.api.Reader(t.Context(), scanner)
+		must(t, err)
+		if r.Taken >= n && r.State == mailgrant.ReaderWaiting {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("the reader: %+v", r)
+		}
+	}
+	for _, to := range []string{"imap", "graph"} {
+		r, err := x.api.Move(t.Context(), scanner, client.MoveOrder{To: to})
+		must(t, err)
+		if !r.Moved || !r.Verified || r.There != was+n || r.Same != was+n || r.New != 0 {
+			t.Errorf("to %s: %+v", to, r)
+		}
+	}
+	seen := map[string]int{}
+	for f := (client.ArrivalFilter{Limit: 500}); ; {
+		p, err := x.api.Arrivals(t.Context(), f)
+		must(t, err)
+		for _, a := range p.Items {
+			seen[a.Subject]++
+		}
+		if f.Cursor = p.Next; f.Cursor == "" {
+			break
+		}
+	}
+	for i := range n {
+		if c := seen[fmt.Sprint("case-", i)]; c != 1 {
+			t.Errorf("case-%d was taken %d times", i, c)
+		}
+	}
+	if len(seen) < n {
+		t.Errorf("%d messages", len(seen))
+	}
+}

@@ -343,8 +343,25 @@ const ownSeen = "mailbox = (SELECT mailbox FROM readings WHERE org = ? AND mailb
 
 // SeenCount is how many messages of a mailbox have been taken.
 func (s *Store) SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error) {
-	n, err := one[int64](ctx, s.eng, "SELECT COUNT(*) FROM seen WHERE "+ownSeen, string(org), string(mailbox))
+	n, err := one[int64](ctx, s.eng, "SELECT COUNT(DISTINCT loose) FROM seen WHERE "+ownSeen, string(org), string(mailbox))
 	return int(n), err
+}
+
+// KnowRemotes keeps that messages which were taken have these names too, where the
+// mailbox is read another way.
+func (s *Store) KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string, loose [][]byte) error {
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		_, err := one[string](ctx, q, "SELECT mailbox FROM readings WHERE org = ? AND mailbox = ?", string(org), string(mailbox))
+		if errors.Is(err, errNone) { // somebody else's, or never read
+			return nil
+		}
+		for i, r := range remotes {
+			if err == nil {
+				_, err = q.exec(ctx, seenInsert, string(mailbox), r, loose[i], []byte{})
+			}
+		}
+		return err
+	})
 }
 
 // SeenLoose says which messages have been taken, by what stays the same of them

@@ -190,6 +190,28 @@ func arrivalsFound(t *testing.T, f *fixture) {
 	is(t, err, mailgrant.Invalid)
 }
 
+func knowRemotes(t *testing.T, f *fixture) {
+	a := collectedOf(f.org, f.box.ID, "1")
+	_, err := f.page(t, "", "1", a)
+	f.must(t, err)
+	f.must(t, f.KnowRemotes(f.ctx, f.org, f.box.ID, []string{"other-1", "1"}, [][]byte{a.Loose, a.Loose}))
+	seen, err := f.SeenRemotes(f.ctx, f.org, f.box.ID, []string{"1", "other-1"})
+	f.must(t, err)
+	if len(seen) != 2 {
+		t.Errorf("seen %v", seen)
+	}
+	if n, err := f.SeenCount(f.ctx, f.org, f.box.ID); err != nil || n != 1 {
+		t.Errorf("%d messages, %v: a message with two names is one", n, err)
+	}
+	again := collectedOf(f.org, f.box.ID, "1")
+	again.Arrival.RemoteID, again.Exact, again.Loosely = "other-1", []byte("written anew"), true
+	taken, err := f.page(t, "1", "2", again)
+	f.must(t, err)
+	if taken[0] {
+		t.Error("it was taken again by its other name")
+	}
+}
+
 func readMailboxes(t *testing.T, f *fixture) {
 	m := f.box
 	want := func(n int) {

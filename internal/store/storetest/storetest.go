@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"ArrivalsAreFound":            arrivalsFound,
 		"ArrivalStates":               arrivalStates,
 		"ReadMailboxesAreThoseToRead": readMailboxes,
+		"KnownByOtherNames":           knowRemotes,
 		"AfterReadingIsKept":          afterReading,
 		"ArrivalsAreSwept":            arrivalsSwept,
 		"WebhookLife":                 webhookLife,
