@@ -32,7 +32,7 @@ unit: test-deps ## the tests, with the race detector
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
 
 short: test-deps ## a short run of fuzz and bench; unit has one of chaos and soak
-	sh scripts/fuzz 2s
+	sh scripts/fuzz 2000x
 	sh scripts/bench --short
 	sh scripts/bench-receive --short
 
