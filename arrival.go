@@ -26,9 +26,8 @@ const (
 
 // An ArrivalState is where an arrival stands.
 //
-//	new ──every webhook took it──▶ delivered ──app──▶ acknowledged
-//	 │ └──────────app────────────────────────────────────▲
-//	 ├──app──▶ ignored
+//	new ──every webhook took it──▶ delivered ──app──▶ acknowledged ◀──app──▶ ignored
+//	 └────────────app───────────────────────────────────────┴──────────────────▲
 //	quarantined ──read again──▶ new
 type ArrivalState string
 

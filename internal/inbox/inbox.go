@@ -38,6 +38,9 @@ type Store interface {
 	body.Store
 	Position(ctx context.Context, org, mailbox mailgrant.ID) (store.Position, error)
 	SetPosition(ctx context.Context, org, mailbox mailgrant.ID, from, to store.Position, f store.Fence) error
+	SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error)
+	SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error)
+	KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string, loose [][]byte) error
 	Collect(ctx context.Context, p store.Page) (taken []bool, err error)
 	SeenRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string) (map[string]bool, error)
 	ForgetRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string) error
@@ -47,6 +50,7 @@ type Store interface {
 	ReadAgain(ctx context.Context, org, id mailgrant.ID) error
 	ReadMailboxes(ctx context.Context) ([]store.Lane, error)
 	Mailbox(ctx context.Context, org, id mailgrant.ID) (mailgrant.Mailbox, error)
+	UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error
 	MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error)
 	Submission(ctx context.Context, org, id mailgrant.ID) (mailgrant.Submission, error)
 	AddEvent(ctx context.Context, e mailgrant.Event) error
@@ -61,13 +65,12 @@ type Ways interface {
 
 // Config is what an Inbox is made of.
 type Config struct {
-	Store     Store
-	Vault     *vault.Vault
-	Ways      Ways
-	Readers   map[string]provider.Reader
-	Owner     cluster.Owner
-	Clustered bool
-	Log       *slog.Logger
+	Store   Store
+	Vault   *vault.Vault
+	Ways    Ways
+	Readers map[string]provider.Reader
+	Owner   cluster.Owner
+	Log     *slog.Logger
 
 	MessageBytes int64         // a larger message is kept without its body
 	Keep         time.Duration // of bodies, where a mailbox says nothing else; 0 = for ever

@@ -417,7 +417,6 @@ func TestR26MoveFromPOP(t *testing.T) {
 			r.far.deliver(message(fmt.Sprint("m", i)))
 		}
 		synctest.Wait()
-		v := inbox.Mover{Inbox: r.in, Store: r.store}
 		box := func() mailgrant.Mailbox {
 			m, err := r.store.Mailbox(t.Context(), r.box.Org, r.box.ID)
 			must(t, err)
@@ -429,7 +428,7 @@ func TestR26MoveFromPOP(t *testing.T) {
 				m.text = "X-Exchange: " + m.remotes["imap"] + "\r\n" + m.text
 			}
 		})
-		dry, err := v.Move(t.Context(), box(), "imap", true)
+		dry, err := r.in.Move(t.Context(), box(), "imap", true)
 		must(t, err)
 		if want := (mailgrant.Move{Mailbox: r.box.ID, Address: r.box.Address, From: "pop", To: "imap", DryRun: true, Taken: n, There: n, Same: n}); dry != want {
 			t.Errorf("dry run: %+v", dry)
@@ -438,7 +437,7 @@ func TestR26MoveFromPOP(t *testing.T) {
 			t.Errorf("a dry run changed the mailbox: %+v", m.Receive)
 		}
 		for _, to := range []string{"imap", "graph"} {
-			got, err := v.Move(t.Context(), box(), to, false)
+			got, err := r.in.Move(t.Context(), box(), to, false)
 			must(t, err)
 			if !got.Moved || !got.Verified || got.BackUntil == nil || got.Same != got.There {
 				t.Errorf("to %s: %+v", to, got)
@@ -447,7 +446,7 @@ func TestR26MoveFromPOP(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(time.Hour)
 		}
-		back, err := v.Back(t.Context(), box())
+		back, err := r.in.Back(t.Context(), box())
 		must(t, err)
 		if !back.Moved || back.To != "imap" {
 			t.Errorf("back: %+v", back)
@@ -460,17 +459,17 @@ func TestR26MoveFromPOP(t *testing.T) {
 		if got := r.in.Status(box()).Protocol; got != "imap" {
 			t.Errorf("it is read by %s", got)
 		}
-		if _, err = v.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) {
+		if _, err = r.in.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) {
 			t.Errorf("back twice: %v", err)
 		}
-		got, err := v.Move(t.Context(), box(), "graph", false)
+		got, err := r.in.Move(t.Context(), box(), "graph", false)
 		must(t, err)
 		time.Sleep(8 * 24 * time.Hour)
-		if _, err = v.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) || !got.Moved {
+		if _, err = r.in.Back(t.Context(), box()); !errors.Is(err, mailgrant.Conflict) || !got.Moved {
 			t.Errorf("back after eight days: %v", err)
 		}
 		r.far.with(func() { r.far.can = nil })
-		if _, err = v.Move(t.Context(), box(), "imap", true); !errors.Is(err, mailgrant.Misset) || !strings.Contains(mailgrant.AsError(err).Remedy, "grant begin") {
+		if _, err = r.in.Move(t.Context(), box(), "imap", true); !errors.Is(err, mailgrant.Misset) || !strings.Contains(mailgrant.AsError(err).Remedy, "grant begin") {
 			t.Errorf("without a consent for it: %v", err)
 		}
 	}, func(r *rig) { r.box.Receive.Protocol = "pop" })

@@ -2,7 +2,6 @@ package inbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"time"
@@ -33,29 +32,14 @@ type before struct {
 	Until    time.Time         `json:"until"` // it can be taken back
 }
 
-// A MoveStore is what moving needs besides.
-type MoveStore interface {
-	Store
-	SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error)
-	KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string, loose [][]byte) error
-	SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error)
-	UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error
-}
-
-// A Mover moves mailboxes from one protocol to another.
-type Mover struct {
-	Inbox *Inbox
-	Store MoveStore
-}
-
 // Move has a mailbox read by another protocol: nothing is taken twice, nothing is
 // left out. With dry nothing is changed.
-func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry bool) (r mailgrant.Move, err error) {
+func (in *Inbox) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry bool) (r mailgrant.Move, err error) {
 	if m.Receive == nil {
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is not read, so there is nothing to move", m.Address).
 			Fix("have it read: mailgrant mailbox set %s --receive %s", m.Address, to)
 	}
-	pos, err := v.Store.Position(ctx, m.Org, m.ID)
+	pos, err := in.Store.Position(ctx, m.Org, m.ID)
 	if err != nil {
 		return r, err
 	}
@@ -63,47 +47,34 @@ func (v Mover) Move(ctx context.Context, m mailgrant.Mailbox, to string, dry boo
 	if pos.Protocol == to {
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s is read by %s already", m.Address, to).Fix("nothing is to be done")
 	}
-	next := readBy(m, to)
-	var names []string
-	var loose [][]byte
-	if r.Taken, err = v.Store.SeenCount(ctx, m.Org, m.ID); err != nil {
+	if r.Taken, err = in.Store.SeenCount(ctx, m.Org, m.ID); err != nil {
 		return r, err
 	}
-	shown, err := v.inventory(ctx, next, pos)
+	shown, err := in.inventory(ctx, readBy(m, to), pos)
 	if err != nil {
 		return r, err
 	}
-	r.There = len(shown)
-	for _, s := range shown {
-		if s.same {
-			r.Same++
-		}
-	}
-	r.New = r.There - r.Same
+	names, loose := same(shown)
+	r.There, r.Same, r.New = len(shown), len(names), len(shown)-len(names)
 	if dry {
 		return r, nil
 	}
-	if m, err = v.Store.Mailbox(ctx, m.Org, m.ID); err != nil { // that took a while: somebody may have changed it
+	if m, err = in.Store.Mailbox(ctx, m.Org, m.ID); err != nil { // that took a while: somebody may have changed it
 		return r, err
 	}
 	if m.Receive == nil {
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s was switched off meanwhile", m.Address).Fix("have it read again, and then moved")
 	}
-	next = readBy(m, to)
 	// What is the same is known by its other name too: a provider that gives names
 	// first is not asked for it again.
-	for _, s := range shown {
-		if s.same {
-			names, loose = append(names, s.remote), append(loose, s.loose)
-		}
-	}
-	if err := v.Store.KnowRemotes(ctx, m.Org, m.ID, names, loose); err != nil {
+	if err := in.Store.KnowRemotes(ctx, m.Org, m.ID, names, loose); err != nil {
 		return r, err
 	}
-	if err := v.turn(ctx, m, next, pos, &r); err != nil {
+	next := readBy(m, to)
+	if err := in.turn(ctx, m, next, pos, &r); err != nil {
 		return r, err
 	}
-	v.verify(ctx, next, &r, shown)
+	in.verify(ctx, next, &r, shown)
 	return r, nil
 }
 
@@ -117,16 +88,16 @@ func readBy(m mailgrant.Mailbox, protocol string) mailgrant.Mailbox {
 
 // turn switches over. Should the power fail in the middle, the next opening of the
 // mailbox finds another protocol than the position's, which is a switch as well.
-func (v Mover) turn(ctx context.Context, m, next mailgrant.Mailbox, pos store.Position, r *mailgrant.Move) error {
-	now := v.Inbox.now().UTC()
+func (in *Inbox) turn(ctx context.Context, m, next mailgrant.Mailbox, pos store.Position, r *mailgrant.Move) error {
+	now := in.now().UTC()
 	old := memoOf(pos, now)
 	until := now.Add(backWithin)
 	doc := memo{Began: old.Began, Switched: now, Before: &before{Protocol: pos.Protocol, Cursor: pos.Cursor, Receive: *m.Receive, Until: until}}
-	if err := v.Store.UpdateMailbox(ctx, next); err != nil {
+	if err := in.Store.UpdateMailbox(ctx, next); err != nil {
 		return err
 	}
-	if err := v.place(ctx, m, pos, store.Position{Protocol: next.Receive.Protocol, Doc: doc.text()}); err != nil {
-		return errors.Join(err, v.Store.UpdateMailbox(ctx, m))
+	if err := in.place(ctx, m, pos, store.Position{Protocol: next.Receive.Protocol, Doc: doc.text()}); err != nil {
+		return errors.Join(err, in.Store.UpdateMailbox(ctx, m))
 	}
 	r.Moved, r.BackUntil = true, &until
 	return nil
@@ -134,42 +105,43 @@ func (v Mover) turn(ctx context.Context, m, next mailgrant.Mailbox, pos store.Po
 
 // place puts the position of a mailbox somewhere else. Its reader may move on at
 // the same moment; then it is done again from where that came to.
-func (v Mover) place(ctx context.Context, m mailgrant.Mailbox, from, to store.Position) (err error) {
-	fence, mine := v.Inbox.Owner.Fence(m.ID)
+func (in *Inbox) place(ctx context.Context, m mailgrant.Mailbox, from, to store.Position) (err error) {
+	fence, mine := in.Owner.Fence(m.ID)
 	if !mine {
 		fence = store.Fence{} // its owner finds the new position, and begins anew
 	}
 	for range placeTries {
-		if err = v.Store.SetPosition(ctx, m.Org, m.ID, from, to, fence); !errors.Is(err, mailgrant.Conflict) {
+		if err = in.Store.SetPosition(ctx, m.Org, m.ID, from, to, fence); !errors.Is(err, mailgrant.Conflict) {
 			break
 		}
-		at, e := v.Store.Position(ctx, m.Org, m.ID)
+		at, e := in.Store.Position(ctx, m.Org, m.ID)
 		if e != nil {
 			return e
 		}
 		from = at // even if it begins to be read the other way by itself
 	}
 	if err == nil {
-		v.Inbox.Changed(ctx, m.Org, m.ID)
+		in.Changed(ctx, m.Org, m.ID)
 	}
 	return err
 }
 
 const placeTries = 20
 
-// verify has all be read once the new way, and counts again.
-func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Move, shown []listed) {
+// verify has all be read once the new way, and sees whether all of the list is taken
+// then.
+func (in *Inbox) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Move, shown []listed) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	for {
-		switch s := v.Inbox.Status(m); {
+		switch s := in.Status(m); {
 		case s.State == mailgrant.ReaderElsewhere: // another node reads it: that it is whole is seen there
 			return
 		case s.State == mailgrant.ReaderHeld:
 			r.Finding = s.Finding
 			return
 		case s.State == mailgrant.ReaderWaiting && s.Protocol == r.To:
-			r.Verified = v.allTaken(ctx, m, shown)
+			r.Verified = in.allTaken(ctx, m, shown)
 			return
 		}
 		select {
@@ -183,12 +155,12 @@ func (v Mover) verify(ctx context.Context, m mailgrant.Mailbox, r *mailgrant.Mov
 const lookAgain = 50 * time.Millisecond
 
 // Back takes a move back: the mailbox is read as it was before.
-func (v Mover) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move, err error) {
-	pos, err := v.Store.Position(ctx, m.Org, m.ID)
+func (in *Inbox) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move, err error) {
+	pos, err := in.Store.Position(ctx, m.Org, m.ID)
 	if err != nil {
 		return r, err
 	}
-	now := v.Inbox.now().UTC()
+	now := in.now().UTC()
 	was := memoOf(pos, now)
 	if was.Before == nil || now.After(was.Before.Until) {
 		return r, mailgrant.Errorf(mailgrant.Conflict, nil, "%s was not moved within the last week", m.Address).
@@ -197,12 +169,12 @@ func (v Mover) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move,
 	r = mailgrant.Move{Mailbox: m.ID, Address: m.Address, From: pos.Protocol, To: was.Before.Protocol}
 	next := m
 	next.Receive = &was.Before.Receive
-	if err := v.Store.UpdateMailbox(ctx, next); err != nil {
+	if err := in.Store.UpdateMailbox(ctx, next); err != nil {
 		return r, err
 	}
 	doc := memo{Began: was.Began, Switched: now}
-	if err := v.place(ctx, m, pos, store.Position{Protocol: was.Before.Protocol, Cursor: was.Before.Cursor, Doc: doc.text()}); err != nil {
-		return r, errors.Join(err, v.Store.UpdateMailbox(ctx, m))
+	if err := in.place(ctx, m, pos, store.Position{Protocol: was.Before.Protocol, Cursor: was.Before.Cursor, Doc: doc.text()}); err != nil {
+		return r, errors.Join(err, in.Store.UpdateMailbox(ctx, m))
 	}
 	r.Moved = true
 	return r, nil
@@ -210,12 +182,12 @@ func (v Mover) Back(ctx context.Context, m mailgrant.Mailbox) (r mailgrant.Move,
 
 // allTaken says whether all of a list has been taken, by the names it was shown
 // under.
-func (v Mover) allTaken(ctx context.Context, m mailgrant.Mailbox, shown []listed) bool {
+func (in *Inbox) allTaken(ctx context.Context, m mailgrant.Mailbox, shown []listed) bool {
 	names := make([]string, len(shown))
 	for i, s := range shown {
 		names[i] = s.remote
 	}
-	seen, err := v.Store.SeenRemotes(ctx, m.Org, m.ID, names)
+	seen, err := in.Store.SeenRemotes(ctx, m.Org, m.ID, names)
 	for _, n := range names {
 		if err != nil || !seen[n] {
 			return false
@@ -231,10 +203,20 @@ type listed struct {
 	same   bool // it was taken before
 }
 
-// inventory counts what a mailbox shows when it is read as its settings say, and
-// how much of that has been taken.
-func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Position) (shown []listed, err error) {
-	in := v.Inbox
+// same are those of a list that were taken before, by their names and by what stays
+// the same of them.
+func same(shown []listed) (names []string, loose [][]byte) {
+	for _, s := range shown {
+		if s.same {
+			names, loose = append(names, s.remote), append(loose, s.loose)
+		}
+	}
+	return names, loose
+}
+
+// inventory lists what a mailbox shows when it is read as its settings say, and
+// says of each message whether it has been taken.
+func (in *Inbox) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Position) (shown []listed, err error) {
 	way, err := in.Ways.Way(ctx, m)
 	if err != nil {
 		return nil, err
@@ -251,20 +233,9 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 		return nil, err
 	}
 	defer box.Close()
-	compared := 0
-	compare := func() error {
-		var batch [][]byte
-		for _, l := range shown[compared:] {
-			batch = append(batch, l.loose)
-		}
-		known, err := v.Store.SeenLoose(ctx, m.Org, m.ID, batch)
-		for ; compared < len(shown); compared++ {
-			shown[compared].same = known[string(shown[compared].loose)]
-		}
-		return err
-	}
 	cursor := provider.Cursor("")
 	for more := true; more; {
+		page := len(shown)
 		cursor, more, err = box.Next(ctx, cursor, func(i provider.Incoming) error {
 			if !i.ReceivedAt.IsZero() && i.ReceivedAt.Before(s.since) {
 				return nil
@@ -284,7 +255,7 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 			return nil
 		})
 		if err == nil {
-			err = compare()
+			err = in.compare(ctx, m, shown[page:])
 		}
 		if err != nil {
 			return shown, err
@@ -293,9 +264,15 @@ func (v Mover) inventory(ctx context.Context, m mailgrant.Mailbox, pos store.Pos
 	return shown, nil
 }
 
-func memoOf(pos store.Position, now time.Time) (m memo) {
-	if json.Unmarshal([]byte(pos.Doc), &m) != nil || m.Began.IsZero() {
-		m.Began = now.Add(-clockSlack).UTC().Truncate(time.Second) // providers date by the second
+// compare says which of a page have been taken.
+func (in *Inbox) compare(ctx context.Context, m mailgrant.Mailbox, page []listed) error {
+	loose := make([][]byte, len(page))
+	for i, l := range page {
+		loose[i] = l.loose
 	}
-	return m
+	known, err := in.Store.SeenLoose(ctx, m.Org, m.ID, loose)
+	for i := range page {
+		page[i].same = known[string(page[i].loose)]
+	}
+	return err
 }

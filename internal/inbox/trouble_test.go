@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -259,6 +260,60 @@ func TestDeletingIsSwitchedOff(t *testing.T) {
 	}, func(r *rig) { r.box.Receive.After = mailgrant.AfterDelete })
 }
 
+func messages(name string, n int) (l []string) {
+	for i := range n {
+		l = append(l, message(fmt.Sprint(name, i)))
+	}
+	return l
+}
+
+// One message that cannot be moved does not keep the others from it, and is not
+// tried for ever at once.
+func TestOneThatCannotBeMoved(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		calls := 0
+		r.far.with(func() {
+			r.far.doing = func(remotes []string) error {
+				calls++
+				if slices.Contains(remotes, "imap-17") {
+					return mailgrant.Errorf(mailgrant.Misset, nil, "this one may not be moved").Fix("let it be moved")
+				}
+				return nil
+			}
+		})
+		r.far.deliver(messages("m", 40)...)
+		synctest.Wait()
+		if got := r.far.deeds(); len(got) != 39 {
+			t.Errorf("%d of 39 were moved", len(got))
+		}
+		l, err := r.store.AfterReading(t.Context(), r.box.Org, r.box.ID, 10)
+		if err != nil || len(l) != 1 || l[0].Remote != "imap-17" {
+			t.Errorf("left: %+v, %v", l, err)
+		}
+		if n := len(r.events("reader.after_failed")); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		r.far.with(func() {
+			calls, r.far.doing = 0, func([]string) error {
+				calls++
+				return mailgrant.Errorf(mailgrant.Misset, nil, "there is no such folder").Fix("make it")
+			}
+		})
+		r.far.deliver(messages("n", 400)...)
+		time.Sleep(6 * time.Minute)
+		r.far.deliver(message("last"))
+		synctest.Wait()
+		r.far.with(func() {
+			if calls == 0 || calls > 20 {
+				t.Errorf("tried %d times", calls)
+			}
+		})
+		if got := len(r.arrivals()); got != 441 {
+			t.Errorf("%d arrivals", got)
+		}
+	}, func(r *rig) { r.box.Receive.After, r.box.Receive.MoveTo = mailgrant.AfterMove, "Done" })
+}
+
 // A mailbox that is added while all are looked at is read on.
 func TestAddedWhileAllAreLookedAt(t *testing.T) {
 	b := &base{}
@@ -301,7 +356,7 @@ func TestMoveMeetsItsReader(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		got, err := inbox.Mover{Inbox: r.in, Store: b}.Move(t.Context(), r.box, "graph", false)
+		got, err := r.in.Move(t.Context(), r.box, "graph", false)
 		if err != nil || !got.Moved || got.BackUntil == nil {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -327,7 +382,7 @@ func TestMoveMeetsAChange(t *testing.T) {
 				return r.store.UpdateMailbox(t.Context(), m)
 			}
 		})
-		got, err := inbox.Mover{Inbox: r.in, Store: r.store}.Move(t.Context(), r.box, "graph", false)
+		got, err := r.in.Move(t.Context(), r.box, "graph", false)
 		if err != nil || !got.Moved {
 			t.Fatalf("%+v, %v", got, err)
 		}

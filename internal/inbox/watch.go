@@ -2,11 +2,9 @@ package inbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +12,6 @@ import (
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/provider/wire"
-	"github.com/mailgrant/mailgrant/internal/store"
 )
 
 // A watcher reads one mailbox. Idle, it is one goroutine and these few fields.
@@ -33,10 +30,10 @@ type watcher struct {
 	rung   bool               // there may be new mail
 	wake   func(error)        // ends the wait; nil: it does not wait
 
-	failures int              // sessions in a row that ended badly
-	told     string           // cause of the hold that was told
-	bad      map[string]fault // failures of single messages, by remote id
-	doneAt   time.Time        // when what is done after reading failed
+	failures  int              // sessions in a row that ended badly
+	announced string           // cause of the hold that was told
+	bad       map[string]fault // failures of single messages, by remote id
+	doneAt    time.Time        // when what is done after reading failed
 }
 
 const (
@@ -179,8 +176,8 @@ func (w *watcher) failed(ctx context.Context, err error) time.Duration {
 		s.State, s.Finding, s.RetryAt = mailgrant.ReaderHeld, f, &at
 	})
 	w.in.Log.Info("a mailbox cannot be read", "mailbox", w.id, "cause", f.Cause, "retry_in", pause, "err", err)
-	if kind != "" && w.told != f.Cause {
-		w.told = f.Cause
+	if kind != "" && w.announced != f.Cause {
+		w.announced = f.Cause
 		w.event(ctx, kind, f)
 	}
 	return pause
@@ -189,8 +186,8 @@ func (w *watcher) failed(ctx context.Context, err error) time.Duration {
 // succeeded says that all is read, and tells so where something else was told.
 func (w *watcher) succeeded(ctx context.Context) {
 	w.failures = 0
-	if w.told != "" {
-		w.told = ""
+	if w.announced != "" {
+		w.announced = ""
 		w.event(ctx, "reader.resumed", nil)
 	}
 }
@@ -198,7 +195,7 @@ func (w *watcher) succeeded(ctx context.Context) {
 func (w *watcher) event(ctx context.Context, kind string, f *mailgrant.Finding) {
 	e := mailgrant.Event{Org: w.org, Kind: kind, Subject: w.id, Mailbox: w.id}
 	if f != nil {
-		e.Data, _ = json.Marshal(map[string]any{"finding": f})
+		e.Data = marshal(map[string]any{"finding": f})
 	}
 	if err := w.in.Store.AddEvent(ctx, e); err != nil && ctx.Err() == nil {
 		w.in.Log.Warn("tell of a reader", "mailbox", w.id, "event", kind, "err", err)
@@ -222,13 +219,6 @@ func (w *watcher) look() mailgrant.ReaderStatus {
 	s := w.status
 	s.Mailbox = w.id
 	return s
-}
-
-// memo is what the inbox keeps beside a reader's cursor.
-type memo struct {
-	Began    time.Time `json:"began"`             // when reading began: older mail is left alone, unless it is asked for
-	Switched time.Time `json:"switched,omitzero"` // when the mailbox began to be read another way
-	Before   *before   `json:"before,omitempty"`  // how it was read until then
 }
 
 func (w *watcher) open(ctx context.Context) (*session, error) {
@@ -276,63 +266,4 @@ func (w *watcher) open(ctx context.Context) (*session, error) {
 	}
 	w.say(func(st *mailgrant.ReaderStatus) { st.Protocol, st.Push = reader.Name, s.inbox.Pushes() })
 	return s, nil
-}
-
-// Choose is the reader of a mailbox, and why it is this one: the one its settings
-// name, else the best its grant allows.
-func Choose(w provider.Way, readers map[string]provider.Reader) (r provider.Reader, why string, err error) {
-	can := func(c mailgrant.Capability) bool { return slices.Contains(w.Grant.Capabilities, c) }
-	offers := []struct {
-		name  string
-		can   mailgrant.Capability
-		host  string
-		label string
-		why   string
-	}{
-		{"imap", mailgrant.CanIMAP, w.Settings.IMAPHost, "IMAP", "as the grant covers it and the server tells of new mail at once"},
-		{"graph", mailgrant.CanAPIRead, w.Settings.GraphURL, "Graph", "as the grant covers it and not IMAP"},
-		{"pop", mailgrant.CanPOP, w.Settings.POPHost, "POP", "as the grant covers no other way"},
-	}
-	asked := w.Mailbox.Receive.Protocol
-	for _, o := range offers {
-		r, have := readers[o.name]
-		if !have || asked != "auto" && asked != o.name {
-			continue
-		}
-		if asked == o.name && !can(o.can) {
-			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s does not cover reading by %s", w.Mailbox.Address, asked).
-				Fix("let its owner consent to it: mailgrant grant begin %s --capability %s", w.Mailbox.Address, o.can).At("receive.protocol")
-		}
-		if asked == o.name && o.host == "" {
-			return r, "", mailgrant.Errorf(mailgrant.Misset, nil, "%s does not offer %s, as far as is known", w.Settings.Name, asked).
-				Fix("choose another protocol, or set the address by an override of the registration").At("receive.protocol")
-		}
-		if asked == o.name {
-			return r, o.label + ", as the mailbox says.", nil
-		}
-		if can(o.can) && o.host != "" {
-			return r, o.label + ", " + o.why + ".", nil
-		}
-	}
-	return provider.Reader{}, "", mailgrant.Errorf(mailgrant.Misset, nil, "the grant of %s covers no way to read mail", w.Mailbox.Address).
-		Fix("let its owner consent to one: mailgrant grant begin %s --capability imap", w.Mailbox.Address).At("receive")
-}
-
-// begin says from where a session reads.
-func (s *session) begin(pos store.Position, protocol string, now time.Time) {
-	s.memo = memoOf(pos, now)
-	s.cursor = pos.Cursor
-	if pos.Protocol != protocol {
-		s.cursor = ""
-		if pos.Protocol != "" {
-			s.memo.Switched = now.UTC()
-		}
-	}
-	r := s.box.Receive
-	switch {
-	case r.Since != nil:
-		s.since = *r.Since
-	case !r.Everything:
-		s.since = s.memo.Began
-	}
 }

@@ -173,7 +173,7 @@ func (n *Node) makeReaders() map[string]provider.Reader {
 
 func (n *Node) makeInbox(owner cluster.Owner) *inbox.Inbox {
 	return inbox.New(inbox.Config{
-		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.readers, Owner: owner, Clustered: n.Store.Clustered(), Log: n.log,
+		Store: n.Store, Vault: n.Vault, Ways: n.Keeper, Readers: n.readers, Owner: owner, Log: n.log,
 		MessageBytes: n.cfg.Limits.MessageBytes, Keep: n.cfg.Keep.Arrivals, Push: n.push, Own: n.ownMail, Steps: n.opts.Steps,
 	})
 }

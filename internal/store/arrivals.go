@@ -236,13 +236,13 @@ func (s *Store) Arrivals(ctx context.Context, org mailgrant.ID, f ArrivalFilter)
 		if len(f.Mailboxes) == 0 {
 			return nil, "", nil
 		}
-		q += " AND mailbox IN (?" + strings.Repeat(", ?", len(f.Mailboxes)-1) + ")"
+		q += " AND mailbox IN " + marks(len(f.Mailboxes))
 		for _, m := range f.Mailboxes {
 			args = append(args, string(m))
 		}
 	}
 	if len(f.States) > 0 {
-		q += " AND state IN (?" + strings.Repeat(", ?", len(f.States)-1) + ")"
+		q += " AND state IN " + marks(len(f.States))
 		for _, st := range f.States {
 			args = append(args, arrivalNumbers[st])
 		}
@@ -323,7 +323,7 @@ func (s *Store) SeenRemotes(ctx context.Context, org, mailbox mailgrant.ID, remo
 		for _, r := range part {
 			args = append(args, r)
 		}
-		l, err := list(ctx, s.eng, "SELECT remote FROM seen WHERE "+ownSeen+" AND remote IN (?"+strings.Repeat(", ?", len(part)-1)+")", args,
+		l, err := list(ctx, s.eng, "SELECT remote FROM seen WHERE "+ownSeen+" AND remote IN "+marks(len(part)), args,
 			func(r rows) (name string, err error) { err = r.Scan(&name); return name, err })
 		if err != nil {
 			return nil, err
@@ -335,15 +335,19 @@ func (s *Store) SeenRemotes(ctx context.Context, org, mailbox mailgrant.ID, remo
 	return out, nil
 }
 
+// marks are the places of n values: (?, ?, …).
+func marks(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
+
 // namesAtOnce bounds one statement.
 const namesAtOnce = 250
 
 // ownSeen are the rows of an organization's mailbox.
 const ownSeen = "mailbox = (SELECT mailbox FROM readings WHERE org = ? AND mailbox = ?)"
 
-// SeenCount is how many messages of a mailbox have been taken.
+// SeenCount is how many messages of a mailbox have been taken. What was left alone
+// for its age is not counted.
 func (s *Store) SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, error) {
-	n, err := one[int64](ctx, s.eng, "SELECT COUNT(DISTINCT loose) FROM seen WHERE "+ownSeen, string(org), string(mailbox))
+	n, err := one[int64](ctx, s.eng, "SELECT COUNT(DISTINCT loose) FROM seen WHERE LENGTH(loose) > 0 AND "+ownSeen, string(org), string(mailbox))
 	return int(n), err
 }
 
@@ -375,7 +379,7 @@ func (s *Store) SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose 
 		for _, l := range part {
 			args = append(args, l)
 		}
-		l, err := list(ctx, s.eng, "SELECT DISTINCT loose FROM seen WHERE "+ownSeen+" AND loose IN (?"+strings.Repeat(", ?", len(part)-1)+")", args,
+		l, err := list(ctx, s.eng, "SELECT DISTINCT loose FROM seen WHERE "+ownSeen+" AND loose IN "+marks(len(part)), args,
 			func(r rows) (b []byte, err error) { err = r.Scan(&b); return b, err })
 		if err != nil {
 			return nil, err

@@ -7,7 +7,6 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/client"
-	"github.com/mailgrant/mailgrant/internal/inbox"
 	"github.com/mailgrant/mailgrant/internal/rfc5322"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
@@ -195,17 +194,16 @@ func (c *call) moveMailbox() error {
 	if err != nil {
 		return err
 	}
-	v := inbox.Mover{Inbox: c.Inbox, Store: c.Store}
 	var r mailgrant.Move
 	switch {
 	case s.Back && (s.To != "" || s.DryRun):
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "a move is to be taken back, and another one made").Fix("ask for one of both").At("back")
 	case s.Back:
-		r, err = v.Back(c.r.Context(), m)
+		r, err = c.Inbox.Back(c.r.Context(), m)
 	case s.To != "imap" && s.To != "graph" && s.To != "pop":
 		return mailgrant.Errorf(mailgrant.Invalid, nil, "a mailbox cannot be read by %q", clip(s.To)).Fix("use one of: imap, graph, pop").At("to")
 	default:
-		r, err = v.Move(c.r.Context(), m, s.To, s.DryRun)
+		r, err = c.Inbox.Move(c.r.Context(), m, s.To, s.DryRun)
 	}
 	if err != nil {
 		return err

@@ -194,6 +194,8 @@ func knowRemotes(t *testing.T, f *fixture) {
 	a := collectedOf(f.org, f.box.ID, "1")
 	_, err := f.page(t, "", "1", a)
 	f.must(t, err)
+	_, err = f.Collect(f.ctx, store.Page{Org: f.org, Mailbox: f.box.ID, From: store.Position{Protocol: "imap", Cursor: "1"}, To: store.Position{Protocol: "imap", Cursor: "1"}, Known: []string{"too old"}})
+	f.must(t, err)
 	f.must(t, f.KnowRemotes(f.ctx, f.org, f.box.ID, []string{"other-1", "1"}, [][]byte{a.Loose, a.Loose}))
 	seen, err := f.SeenRemotes(f.ctx, f.org, f.box.ID, []string{"1", "other-1"})
 	f.must(t, err)
@@ -201,7 +203,7 @@ func knowRemotes(t *testing.T, f *fixture) {
 		t.Errorf("seen %v", seen)
 	}
 	if n, err := f.SeenCount(f.ctx, f.org, f.box.ID); err != nil || n != 1 {
-		t.Errorf("%d messages, %v: a message with two names is one", n, err)
+		t.Errorf("%d messages, %v: a message with two names is one, and one that is too old is none", n, err)
 	}
 	again := collectedOf(f.org, f.box.ID, "1")
 	again.Arrival.RemoteID, again.Exact, again.Loosely = "other-1", []byte("written anew"), true
