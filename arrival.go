@@ -26,8 +26,8 @@ const (
 
 // An ArrivalState is where an arrival stands.
 //
-//	new ──every webhook took it──▶ delivered ──app──▶ acknowledged ◀──app──▶ ignored
-//	 └────────────app───────────────────────────────────────┴──────────────────▲
+//	new ──every webhook took it──▶ delivered
+//	new, delivered ──app──▶ acknowledged ◀──app──▶ ignored ◀──app── any
 //	quarantined ──read again──▶ new
 type ArrivalState string
 

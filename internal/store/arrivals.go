@@ -354,18 +354,25 @@ func (s *Store) SeenCount(ctx context.Context, org, mailbox mailgrant.ID) (int, 
 // KnowRemotes keeps that messages which were taken have these names too, where the
 // mailbox is read another way.
 func (s *Store) KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string, loose [][]byte) error {
-	return s.tx(ctx, func(ctx context.Context, q querier) error {
-		_, err := one[string](ctx, q, "SELECT mailbox FROM readings WHERE org = ? AND mailbox = ?", string(org), string(mailbox))
-		if errors.Is(err, errNone) { // somebody else's, or never read
-			return nil
-		}
-		for i, r := range remotes {
-			if err == nil {
-				_, err = q.exec(ctx, seenInsert, string(mailbox), r, loose[i], []byte{})
+	for len(remotes) > 0 { // in parts, so that nobody waits for it
+		n := min(len(remotes), namesAtOnce)
+		if err := s.tx(ctx, func(ctx context.Context, q querier) error {
+			_, err := one[string](ctx, q, "SELECT mailbox FROM readings WHERE org = ? AND mailbox = ?", string(org), string(mailbox))
+			if errors.Is(err, errNone) { // somebody else's, or never read
+				return nil
 			}
+			for i := range n {
+				if err == nil {
+					_, err = q.exec(ctx, seenInsert, string(mailbox), remotes[i], loose[i], []byte{})
+				}
+			}
+			return err
+		}); err != nil {
+			return err
 		}
-		return err
-	})
+		remotes, loose = remotes[n:], loose[n:]
+	}
+	return nil
 }
 
 // SeenLoose says which messages have been taken, by what stays the same of them
