@@ -143,6 +143,7 @@ func (n *Node) joinMember() {
 	n.Store.OnLane(n.look)
 	n.Store.OnReader(n.Inbox.Look)
 	n.Store.OnMail(n.Inbox.Ring)
+	n.Store.OnDoubt(func(_, mailbox mailgrant.ID) { n.notices.Doubt(n.pushSecret(mailbox)) })
 }
 
 // look has the part look that works what another node spoke of.

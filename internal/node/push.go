@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/provider/microsoft"
 )
 
 // Where Graph tells of new mail: …/notices/graph/ORGANIZATION/MAILBOX.
@@ -46,18 +48,36 @@ func (n *Node) servePush(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply, elsewhere := n.notices.Handle(r.URL.Query().Get("validationToken"), body)
-	org, mailbox := mailgrant.ID(r.PathValue("org")), mailgrant.ID(r.PathValue("mailbox"))
-	for _, notice := range elsewhere {
-		if mailbox.Is(mailgrant.PrefixMailbox) && org.Is(mailgrant.PrefixOrganization) && notice.From(n.pushSecret(mailbox)) {
-			n.Inbox.Told(r.Context(), org, mailbox)
-			break // one is enough to have it looked at
-		}
-	}
+	n.tellReader(r.Context(), mailgrant.ID(r.PathValue("org")), mailgrant.ID(r.PathValue("mailbox")), elsewhere)
 	if reply.Type != "" {
 		h.Set("Content-Type", reply.Type)
 	}
 	w.WriteHeader(reply.Status)
 	if _, err := io.WriteString(w, reply.Body); err != nil {
 		n.log.Debug("Graph did not hear the answer", "err", err)
+	}
+}
+
+// tellReader has the node look that reads a mailbox, and the reader see to its
+// subscription where that ends: this node has no such reader now.
+func (n *Node) tellReader(ctx context.Context, org, mailbox mailgrant.ID, notices []microsoft.Notice) {
+	if !org.Is(mailgrant.PrefixOrganization) || !mailbox.Is(mailgrant.PrefixMailbox) {
+		return
+	}
+	secret := n.pushSecret(mailbox)
+	told, ends := false, false
+	for _, notice := range notices {
+		if notice.From(secret) {
+			told, ends = true, ends || notice.Ends()
+		}
+	}
+	if ends {
+		n.notices.Doubt(secret)
+		if err := n.Store.DoubtReader(ctx, org, mailbox); err != nil && ctx.Err() == nil {
+			n.log.Warn("tell a node that Graph ends a subscription", "mailbox", mailbox, "err", err) // its renewal finds it
+		}
+	}
+	if told {
+		n.Inbox.Told(ctx, org, mailbox)
 	}
 }

@@ -163,8 +163,8 @@ func (s *Store) wake() {
 	}
 }
 
-// pgChannel carries "lane ORG MAILBOX", "reader ORG MAILBOX" and "mail ORG MAILBOX"
-// between nodes, and bare wake-ups.
+// pgChannel carries "lane ORG MAILBOX", "reader ORG MAILBOX", "mail ORG MAILBOX" and
+// "doubt ORG MAILBOX" between nodes, and bare wake-ups.
 const pgChannel = "mailgrant"
 
 // listenEvents has a connection of its own, as LISTEN needs. When it is lost,
@@ -216,6 +216,8 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 				wake = s.readers.Load()
 			case "mail":
 				wake = s.bells.Load()
+			case "doubt":
+				wake = s.doubts.Load()
 			}
 			if wake != nil {
 				(*wake)(mailgrant.ID(f[1]), mailgrant.ID(f[2]))
@@ -276,8 +278,22 @@ func (s *Store) RingReader(ctx context.Context, org, mailbox mailgrant.ID) error
 	return err
 }
 
+// DoubtReader has all nodes know that the provider of a mailbox may not tell of its
+// mail any more: one of them reads it, or will.
+func (s *Store) DoubtReader(ctx context.Context, org, mailbox mailgrant.ID) error {
+	if !s.Clustered() {
+		return nil
+	}
+	_, err := s.do(ctx, notify("doubt", org, mailbox))
+	return err
+}
+
 // OnMail has f called when another node was told of new mail in a mailbox.
 func (s *Store) OnMail(f func(org, mailbox mailgrant.ID)) { s.bells.Store(&f) }
+
+// OnDoubt has f called when a node learnt that the provider of a mailbox may not
+// tell of its mail any more.
+func (s *Store) OnDoubt(f func(org, mailbox mailgrant.ID)) { s.doubts.Store(&f) }
 
 // OnReader has f called when another node changed how a mailbox is read, and
 // without one when all should be looked at.

@@ -51,6 +51,7 @@ type Store struct {
 	lanes   atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	readers atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	bells   atomic.Pointer[func(org, mailbox mailgrant.ID)]
+	doubts  atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	wg      sync.WaitGroup
 }
 

@@ -16,12 +16,13 @@ import (
 // A notice is only a hint: it wakes a reader, which then asks Graph itself. So a
 // forged one can do no more than that, and does not even that without the secret.
 type Notices struct {
-	mu    sync.Mutex
-	bells map[string]*bell // by subscription
+	mu      sync.Mutex
+	bells   map[string]*bell // by subscription
+	doubted map[string]bool  // by secret: those whose subscriptions may have ended
 }
 
 // NewNotices is for one process.
-func NewNotices() *Notices { return &Notices{bells: map[string]*bell{}} }
+func NewNotices() *Notices { return &Notices{bells: map[string]*bell{}, doubted: map[string]bool{}} }
 
 // A Notice is one of those that came.
 type Notice struct {
@@ -38,6 +39,11 @@ type Notice struct {
 // much of it.
 func (n Notice) From(secret string) bool {
 	return secret != "" && subtle.ConstantTimeCompare([]byte(n.Secret), []byte(secret)) == 1
+}
+
+// Ends says whether the subscription ends, or has ended, unless somebody sees to it.
+func (n Notice) Ends() bool {
+	return n.Lifecycle == "reauthorizationRequired" || n.Lifecycle == "subscriptionRemoved"
 }
 
 // A Reply is what the door answers.
@@ -108,6 +114,19 @@ func (n *Notices) Ring(list []Notice) (elsewhere []Notice) {
 	return elsewhere
 }
 
+// Doubt has the reader with a secret see to its subscriptions at its next look: one
+// ends, and it is not known whether its reader heard so. There may be none now.
+func (n *Notices) Doubt(secret string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.doubted[secret] = true
+	for _, b := range n.bells {
+		if b.secret == secret {
+			b.wake()
+		}
+	}
+}
+
 // A bell is what a reader hears. A nil one is silent.
 type bell struct {
 	n      *Notices
@@ -123,11 +142,15 @@ func (n *Notices) open(secret string) *bell {
 }
 
 func (b *bell) ring(n Notice) {
-	if n.Lifecycle == "reauthorizationRequired" || n.Lifecycle == "subscriptionRemoved" {
+	if n.Ends() {
 		b.mu.Lock()
 		b.events[n.Subscription] = n.Lifecycle
 		b.mu.Unlock()
 	}
+	b.wake()
+}
+
+func (b *bell) wake() {
 	select {
 	case b.tell <- struct{}{}:
 	default: // it has been rung and not heard yet
@@ -152,6 +175,22 @@ func (b *bell) hears(subscription string) (event string) {
 	event = b.events[subscription]
 	delete(b.events, subscription)
 	return event
+}
+
+// doubts says whether a subscription may have ended unheard. Whoever asks sees to it,
+// or says that it is to be doubted still.
+func (b *bell) doubts() bool {
+	b.n.mu.Lock()
+	defer b.n.mu.Unlock()
+	doubted := b.n.doubted[b.secret]
+	delete(b.n.doubted, b.secret)
+	return doubted
+}
+
+func (b *bell) doubtStill() {
+	b.n.mu.Lock()
+	defer b.n.mu.Unlock()
+	b.n.doubted[b.secret] = true
 }
 
 func (b *bell) forget(subscription string) {

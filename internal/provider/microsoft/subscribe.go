@@ -39,11 +39,15 @@ func (b *inbox) subscribe(ctx context.Context, at *position) {
 	if b.bell == nil || time.Now().Before(b.pushAgain) {
 		return
 	}
+	doubted := b.bell.doubts()
 	for _, f := range b.folders {
-		s, err := b.live(ctx, f, at.Subs[f.id])
+		s, err := b.live(ctx, f, at.Subs[f.id], doubted)
+		at.Subs[f.id] = s // one that is gone is forgotten, though there is none in its place
 		if err == nil {
-			at.Subs[f.id] = s
 			continue
+		}
+		if doubted || s.ID != "" {
+			b.bell.doubtStill()
 		}
 		if ctx.Err() != nil {
 			return
@@ -61,8 +65,9 @@ func (b *inbox) subscribe(ctx context.Context, at *position) {
 	b.pushed = true
 }
 
-// live keeps a subscription alive, or makes one.
-func (b *inbox) live(ctx context.Context, f place, s subscription) (subscription, error) {
+// live keeps a subscription alive, or makes one. One that is doubted is renewed, which
+// shows whether it is there, and gives it what it may lack.
+func (b *inbox) live(ctx context.Context, f place, s subscription, doubted bool) (subscription, error) {
 	now, purpose := time.Now(), digest(b.r.Push, b.r.PushSecret, f.id)
 	if s.ID == "" || s.For != purpose || !now.Before(s.Until) {
 		return b.newSubscription(ctx, f, purpose)
@@ -76,7 +81,7 @@ func (b *inbox) live(ctx context.Context, f place, s subscription) (subscription
 	case event == "reauthorizationRequired":
 		c := b.call("graph-subscribe", "POST", b.root+"/subscriptions/"+url.PathEscape(s.ID)+"/reauthorize")
 		err = b.subscriptionCall(ctx, c, http.StatusOK, http.StatusNoContent, http.StatusAccepted)
-	case s.Until.Sub(now) < subAhead:
+	case doubted || s.Until.Sub(now) < subAhead:
 		until := now.Add(subLife)
 		c := withJSON(b.call("graph-subscribe", "PATCH", b.root+"/subscriptions/"+url.PathEscape(s.ID)), map[string]string{"expirationDateTime": stamp(until)})
 		if err = b.subscriptionCall(ctx, c, http.StatusOK); err == nil {

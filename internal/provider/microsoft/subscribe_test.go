@@ -14,7 +14,13 @@ import (
 
 // pushing is a mailbox that Graph can tell of.
 func pushing(t *testing.T, g *mailGraph, k *keeper) (provider.Inbox, *Notices) {
+	t.Helper()
 	n := NewNotices()
+	return pushingTo(t, g, k, n), n
+}
+
+func pushingTo(t *testing.T, g *mailGraph, k *keeper, n *Notices) provider.Inbox {
+	t.Helper()
 	r := k.reading()
 	r.Push, r.PushSecret = "https://mail.example/notices/graph", "s3cret"
 	in, err := Reader(ReadConfig{Notices: n}).Open(t.Context(), g.way(mailgrant.MailboxOwn, mailgrant.FlowCode), r)
@@ -22,7 +28,19 @@ func pushing(t *testing.T, g *mailGraph, k *keeper) (provider.Inbox, *Notices) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close() })
-	return in, n
+	return in
+}
+
+// asked are the requests about subscriptions of the next look.
+func (g *mailGraph) asked(k *keeper, in provider.Inbox, at *provider.Cursor) (about []string) {
+	g.requests()
+	k.all(in, at)
+	for _, s := range g.requests() {
+		if strings.Contains(s, "subscriptions") {
+			about = append(about, s)
+		}
+	}
+	return about
 }
 
 func TestSubscriptionIsKeptAlive(t *testing.T) {
@@ -32,15 +50,7 @@ func TestSubscriptionIsKeptAlive(t *testing.T) {
 	var at provider.Cursor
 	step := func(want ...string) {
 		t.Helper()
-		g.requests()
-		k.all(in, &at)
-		var got []string
-		for _, s := range g.requests() {
-			if strings.Contains(s, "subscriptions") {
-				got = append(got, s)
-			}
-		}
-		if !slices.Equal(got, want) || !in.Pushes() {
+		if got := g.asked(k, in, &at); !slices.Equal(got, want) || !in.Pushes() {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
@@ -76,6 +86,59 @@ func TestSubscriptionIsKeptAlive(t *testing.T) {
 	step()
 	in.(*inbox).r.PushSecret = "another"
 	step("POST /v1.0/subscriptions")
+}
+
+// That a subscription ends may be told to a node that does not read the mailbox, or
+// when nobody does, or while Graph makes no new one.
+func TestSubscriptionThatEndedUnheardIsMadeAnew(t *testing.T) {
+	g := newMailGraph(t)
+	k := &keeper{t, map[string]bool{}, nil}
+	in, n := pushing(t, g, k)
+	var at provider.Cursor
+	step := func(what string, want ...string) {
+		t.Helper()
+		if got := g.asked(k, in, &at); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", what, got, want)
+		}
+	}
+	step("the first", "POST /v1.0/subscriptions")
+	n.Doubt("another")
+	step("another's ended")
+	n.Doubt("s3cret")
+	if err := in.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	step("it is there", "PATCH /v1.0/subscriptions/sub-1")
+	step("it was seen to")
+
+	in.Close()
+	delete(g.subs, "sub-1")
+	n.Doubt("s3cret")
+	in = pushingTo(t, g, k, n)
+	step("it ended while nobody read", "PATCH /v1.0/subscriptions/sub-1", "POST /v1.0/subscriptions")
+
+	down := func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/v1.0/subscriptions") {
+			return false
+		}
+		fail(w, 503, "ServiceUnavailable", "Try again later.")
+		return true
+	}
+	g.answer = down
+	delete(g.subs, "sub-2")
+	n.Handle("", notice("sub-2", "s3cret", "subscriptionRemoved"))
+	step("none can be made", "POST /v1.0/subscriptions")
+	in.(*inbox).pushAgain, g.answer = time.Now(), nil
+	step("then it can", "POST /v1.0/subscriptions")
+
+	g.answer = down
+	n.Handle("", notice("sub-3", "s3cret", "reauthorizationRequired"))
+	step("it cannot be seen to", "POST /v1.0/subscriptions/sub-3/reauthorize")
+	in.(*inbox).pushAgain, g.answer = time.Now(), nil
+	step("then it can", "PATCH /v1.0/subscriptions/sub-3")
+	if !in.Pushes() {
+		t.Error("it is not told of mail")
+	}
 }
 
 func TestWithoutSubscriptionItIsPolled(t *testing.T) {
