@@ -363,18 +363,18 @@ type Turn struct {
 	Since   time.Time // failing: since when
 }
 
-// RecordTelling keeps it, in one transaction. Conflict when another node works the
-// webhook now, or it is gone.
+// RecordTelling keeps it, in one transaction; what expires goes before, in as many as
+// it takes. Conflict when another node works the webhook now, or it is gone.
 func (s *Store) RecordTelling(ctx context.Context, t Telling) error {
-	err := s.tx(ctx, func(ctx context.Context, q querier) error {
-		where, args := t.Fence.where([]any{t.Position, t.Position, micros(t.TakenAt), micros(t.TakenAt), string(t.Org), string(t.Webhook)})
-		n, err := q.exec(ctx, `UPDATE webhooks SET position = CASE WHEN position < ? THEN ? ELSE position END,
-			taken_at = CASE WHEN taken_at < ? THEN ? ELSE taken_at END WHERE org = ? AND id = ?`+where, args...)
-		if err != nil {
+	for more := !t.Expire.IsZero(); more; {
+		var err error
+		if more, err = s.expire(ctx, t); err != nil {
 			return err
 		}
-		if n == 0 {
-			return fencedOut(nil)
+	}
+	err := s.tx(ctx, func(ctx context.Context, q querier) error {
+		if err := t.move(ctx, q); err != nil {
+			return err
 		}
 		return execAll(ctx, q, s.telling(t))
 	})
@@ -382,6 +382,42 @@ func (s *Store) RecordTelling(ctx context.Context, t Telling) error {
 		s.told()
 	}
 	return err
+}
+
+// move moves the place of the webhook. It keeps others from writing for it meanwhile.
+func (t Telling) move(ctx context.Context, q querier) error {
+	where, args := t.Fence.where([]any{t.Position, t.Position, micros(t.TakenAt), micros(t.TakenAt), string(t.Org), string(t.Webhook)})
+	n, err := q.exec(ctx, `UPDATE webhooks SET position = CASE WHEN position < ? THEN ? ELSE position END,
+		taken_at = CASE WHEN taken_at < ? THEN ? ELSE taken_at END WHERE org = ? AND id = ?`+where, args...)
+	if err == nil && n == 0 {
+		err = fencedOut(nil)
+	}
+	return err
+}
+
+// expireBatch is how many are given up in one transaction: there may be as many as an
+// endpoint left in three days.
+const expireBatch = 500
+
+// expire gives up the first of what has waited for too long, and says whether there is
+// more.
+func (s *Store) expire(ctx context.Context, t Telling) (more bool, err error) {
+	const old = " FROM waiting WHERE webhook = ? AND dead = 0 AND since < ? AND org = ? ORDER BY mailbox, seq LIMIT ?"
+	args := []any{string(t.Webhook), micros(t.Expire), string(t.Org), expireBatch}
+	err = s.tx(ctx, func(ctx context.Context, q querier) error {
+		if err := (Telling{Org: t.Org, Webhook: t.Webhook, Fence: t.Fence}).move(ctx, q); err != nil {
+			return err
+		}
+		if _, err := q.exec(ctx, `INSERT INTO waiting (org, webhook, mailbox, seq, dead, attempts, since, due_at, doc)
+			SELECT * FROM (SELECT org, webhook, mailbox, seq, 1, attempts, since, due_at, doc`+old+`) o WHERE true
+			ON CONFLICT (webhook, dead, mailbox, seq) DO NOTHING`, args...); err != nil {
+			return err
+		}
+		n, err := q.exec(ctx, "DELETE FROM waiting WHERE webhook = ? AND dead = 0 AND (mailbox, seq) IN (SELECT mailbox, seq"+old+")", append([]any{string(t.Webhook)}, args...)...)
+		more = n == expireBatch
+		return err
+	})
+	return more, err
 }
 
 // telling are the statements behind the first.
@@ -399,12 +435,6 @@ func (s *Store) telling(t Telling) (stmts []stmt) {
 		stmts = append(stmts, stmt{`INSERT INTO waiting (org, webhook, mailbox, seq, dead, attempts, since, due_at, doc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (webhook, dead, mailbox, seq) DO UPDATE SET attempts = excluded.attempts, since = excluded.since, due_at = excluded.due_at, doc = excluded.doc`,
 			[]any{org, hook, string(w.Event.Mailbox), w.Event.Seq, flag(w.Dead), int64(w.Attempts), micros(w.Since), micros(w.DueAt), optional(w.Last)}})
-	}
-	if !t.Expire.IsZero() {
-		stmts = append(stmts, stmt{`INSERT INTO waiting (org, webhook, mailbox, seq, dead, attempts, since, due_at, doc)
-			SELECT org, webhook, mailbox, seq, 1, attempts, since, due_at, doc FROM waiting WHERE webhook = ? AND dead = 0 AND since < ? AND org = ?
-			ON CONFLICT (webhook, dead, mailbox, seq) DO NOTHING`, []any{hook, micros(t.Expire), org}},
-			stmt{"DELETE FROM waiting WHERE webhook = ? AND dead = 0 AND since < ? AND org = ?", []any{hook, micros(t.Expire), org}})
 	}
 	if r := t.Replay; r != nil && t.ReplayDone {
 		stmts = append(stmts, stmt{"DELETE FROM replays WHERE webhook = ? AND id = ? AND org = ?", []any{hook, string(r.ID), org}})

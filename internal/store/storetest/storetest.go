@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"ArrivalsAreSwept":            arrivalsSwept,
 		"WebhookLife":                 webhookLife,
 		"TellingIsKept":               tellingKept,
+		"ExpiredIsGivenUp":            expiredGivenUp,
 		"WhatWaitsIsReplayed":         waitingReplayed,
 		"DeliveriesAreFew":            deliveriesFew,
 		"UntoldEventsAreNotSwept":     untoldKept,
@@ -608,12 +609,12 @@ func backupIsRestored(t *testing.T, f *fixture) {
 	whole := buf.Bytes()
 
 	to := f.open(t)
-	is(t, to.Restore(f.ctx, bytes.NewReader(whole[:len(whole)/2]), mailgrant.Finding{}), mailgrant.Invalid)
+	is(t, to.Restore(f.ctx, bytes.NewReader(whole[:len(whole)/2]), mailgrant.Finding{}, mailgrant.Finding{}), mailgrant.Invalid)
 	if orgs, _ := to.Organizations(f.ctx); len(orgs) != 0 {
 		t.Fatal("half a backup was restored")
 	}
-	f.must(t, to.Restore(f.ctx, bytes.NewReader(whole), mailgrant.Finding{Cause: "restored"}))
-	is(t, to.Restore(f.ctx, bytes.NewReader(whole), mailgrant.Finding{}), mailgrant.Conflict)
+	f.must(t, to.Restore(f.ctx, bytes.NewReader(whole), mailgrant.Finding{Cause: "restored"}, mailgrant.Finding{Cause: "restored"}))
+	is(t, to.Restore(f.ctx, bytes.NewReader(whole), mailgrant.Finding{}, mailgrant.Finding{}), mailgrant.Conflict)
 	got, err := to.Submission(f.ctx, f.org, sub.ID)
 	f.must(t, err)
 	if !got.Held || !got.Duplicate {

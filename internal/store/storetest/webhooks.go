@@ -135,6 +135,40 @@ func tellingKept(t *testing.T, f *fixture) {
 	}
 }
 
+// expiredGivenUp has more expire than one transaction moves.
+func expiredGivenUp(t *testing.T, f *fixture) {
+	const old, fresh = 1201, 3
+	w := f.webhook(t, "cases")
+	since := time.Now().Add(-time.Hour).UTC().Truncate(time.Microsecond)
+	l := []store.WaitingEvent{{Event: mailgrant.Event{Seq: 1, Mailbox: "mbx_1"}, Since: since, Dead: true}} // and waits once more
+	for i := range old + fresh {
+		e := store.WaitingEvent{Event: mailgrant.Event{Seq: int64(i), Mailbox: mailgrant.ID(fmt.Sprint("mbx_", i%2))}, Attempts: i, Since: since}
+		if i >= old {
+			e.Since = since.Add(time.Minute)
+		}
+		l = append(l, e)
+	}
+	f.must(t, f.RecordTelling(f.ctx, store.Telling{Org: f.org, Webhook: w.ID, Wait: l}))
+	expire := store.Telling{Org: f.org, Webhook: w.ID, Position: 7, Expire: since.Add(time.Second)}
+	if f.Clustered() {
+		stranger := expire
+		stranger.Fence = store.Fence{Shard: 1, Node: "nod_stranger", Generation: 1}
+		is(t, f.RecordTelling(f.ctx, stranger), mailgrant.Conflict)
+	}
+	if waiting, dead, err := f.WaitingCounts(f.ctx, f.org, w.ID); err != nil || waiting != old+fresh || dead != 1 {
+		t.Errorf("%d wait, %d are given up, %v", waiting, dead, err)
+	}
+	for range 2 { // the second time there is nothing left to do
+		f.must(t, f.RecordTelling(f.ctx, expire))
+		if waiting, dead, err := f.WaitingCounts(f.ctx, f.org, w.ID); err != nil || waiting != fresh || dead != old {
+			t.Errorf("%d wait, %d are given up, %v", waiting, dead, err)
+		}
+	}
+	if got, err := f.Webhook(f.ctx, f.org, w.ID); err != nil || got.Position < 7 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func waitingReplayed(t *testing.T, f *fixture) {
 	w := f.webhook(t, "cases")
 	e := f.tellings(t, 5)
