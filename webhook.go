@@ -9,13 +9,13 @@ import (
 // A WebhookState is whether an application is told.
 //
 //	active ──nothing is taken──▶ failing ──something is taken──▶ active
-//	   └─────────────────────410, a person──────┴──▶ disabled ──a person──▶ active
+//	   └────────────410, a restore, a person────┴──▶ disabled ──a person──▶ active
 type WebhookState string
 
 const (
 	WebhookActive   WebhookState = "active"
 	WebhookFailing  WebhookState = "failing"  // it takes nothing now: see the finding
-	WebhookDisabled WebhookState = "disabled" // switched off, by a person or by its own answer 410
+	WebhookDisabled WebhookState = "disabled" // switched off: by a person, its own answer 410 or a restore (see the finding)
 )
 
 // A Webhook is an address of an application that is told of events. It has a

@@ -205,8 +205,9 @@ func newRestore(c *cli) *cobra.Command {
 nothing. The master key of the installation that wrote it must be in its place, and
 mailgrant must not run.
 
-Every mailbox is held afterwards: what was sent since the backup is not known to it.
-Look at what waits, cancel what was sent already, then resume the mailboxes.`,
+Every mailbox is held afterwards, and every webhook is off: what was sent and told
+since the backup is not known to it. Look at what waits, cancel what was sent already,
+then resume the mailboxes and switch the webhooks on.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := c.config()
 			if err != nil {
@@ -230,6 +231,8 @@ Look at what waits, cancel what was sent already, then resume the mailboxes.`,
 			return c.show(cmd, outcome{args[0], "restored"}, func(p *printer) {
 				p.line("Restored. All mailboxes are held. Start mailgrant, look at what waits (mailgrant queue list), then:")
 				p.line("  mailgrant mailbox resume ADDRESS")
+				p.line("All webhooks are off. When applications may hear again what they heard since the backup:")
+				p.line("  mailgrant webhook change NAME --enable")
 			})
 		},
 	}

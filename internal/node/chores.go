@@ -193,7 +193,7 @@ func (n *Node) Backup(ctx context.Context, w io.Writer) error {
 }
 
 // Restore puts a sealed backup into the empty database of the settings. Every
-// mailbox is held afterwards, until a person has looked.
+// mailbox is held and every webhook off afterwards, until a person has looked.
 func Restore(ctx context.Context, c config.Config, r io.Reader) error {
 	master, err := MasterKey(c, false)
 	if err != nil {
@@ -207,11 +207,17 @@ func Restore(ctx context.Context, c config.Config, r io.Reader) error {
 	if err != nil {
 		return Ended(err)
 	}
-	return errors.Join(s.Restore(ctx, in, restored()), s.Close())
+	return errors.Join(s.Restore(ctx, in, restored(), restoredOff()), s.Close())
 }
 
 func restored() mailgrant.Finding {
 	return mailgrant.Finding{Cause: "restored", Title: "Restored from a backup", Confidence: 1, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix,
 		Sentence: "This installation was restored from a backup, and what was sent since then is not known to it.",
 		Remedy:   "Look at what waits (mailgrant queue list), cancel what was sent already, then: mailgrant mailbox resume ADDRESS"}
+}
+
+func restoredOff() mailgrant.Finding {
+	return mailgrant.Finding{Cause: "restored", Title: "Restored from a backup", Confidence: 1, Who: mailgrant.WhoOperator, Retry: mailgrant.RetryFix,
+		Sentence: "This installation was restored from a backup, and what the webhook was told since then is not known to it.",
+		Remedy:   "When its application may hear once more what it heard since the backup: mailgrant webhook change NAME --enable. It goes on from where it stood."}
 }

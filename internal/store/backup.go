@@ -147,9 +147,9 @@ func readValues(r rows, n int) ([]cell, []any, error) {
 
 // Restore puts a backup into an empty database, all or nothing. Every mailbox is
 // held afterwards, and every submission that was under way is marked as a
-// possible duplicate: what was sent since the backup must not be sent again
-// before a person says so. RE-12.
-func (s *Store) Restore(ctx context.Context, r io.Reader, hold mailgrant.Finding) error {
+// possible duplicate; every webhook is off. What was sent and told since the backup
+// must not be sent or told again before a person says so. R-RE12.
+func (s *Store) Restore(ctx context.Context, r io.Reader, hold, off mailgrant.Finding) error {
 	z, err := gzip.NewReader(r)
 	if err != nil {
 		return damaged(err)
@@ -174,7 +174,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader, hold mailgrant.Finding
 		if err := s.restoreRows(ctx, q, dec, head); err != nil {
 			return err
 		}
-		return s.afterRestore(ctx, q, hold)
+		return s.afterRestore(ctx, q, hold, off)
 	})
 }
 
@@ -269,12 +269,13 @@ func engineError(err error) error {
 	return pgError(err)
 }
 
-func (s *Store) afterRestore(ctx context.Context, q querier, f mailgrant.Finding) error {
+func (s *Store) afterRestore(ctx context.Context, q querier, hold, off mailgrant.Finding) error {
 	now := time.Now()
-	h := mailgrant.Hold{Finding: f, Since: now, ProbeAt: now.Add(2 * neverProbes)}
+	h := mailgrant.Hold{Finding: hold, Since: now, ProbeAt: now.Add(2 * neverProbes)}
 	for _, st := range []stmt{
 		{"UPDATE mailboxes SET hold = ?, state = CASE WHEN state = 'disabled' THEN state ELSE 'held' END", []any{toJSON(h)}},
 		{"UPDATE submissions SET duplicate = 1, state = 0 WHERE state < 3", nil},
+		{"UPDATE webhooks SET state = 'disabled', finding = ?, failing_since = 0 WHERE state <> 'disabled'", []any{toJSON(off)}},
 	} {
 		if _, err := q.exec(ctx, st.sql, st.args...); err != nil {
 			return err

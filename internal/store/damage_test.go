@@ -155,7 +155,7 @@ func TestRE16DamagedPageIsRefusedAndTheRestIsSaved(t *testing.T) {
 		t.Error("the damaged file was changed")
 	}
 	to := onSQLite(t)
-	must(t, to.Restore(t.Context(), &saved, mailgrant.Finding{Cause: "restored"}))
+	must(t, to.Restore(t.Context(), &saved, mailgrant.Finding{Cause: "restored"}, mailgrant.Finding{Cause: "restored"}))
 	l, _, err := to.Submissions(t.Context(), h.org, store.SubmissionFilter{Limit: 500})
 	must(t, err)
 	bodies := 0
@@ -189,7 +189,7 @@ func TestRE16SavedWithoutWhatIsReferredTo(t *testing.T) {
 		t.Errorf("saved: %+v", out)
 	}
 	for _, to := range []*store.Store{onSQLite(t), onPostgres(t)} {
-		must(t, to.Restore(t.Context(), bytes.NewReader(saved.Bytes()), mailgrant.Finding{Cause: "restored"}))
+		must(t, to.Restore(t.Context(), bytes.NewReader(saved.Bytes()), mailgrant.Finding{Cause: "restored"}, mailgrant.Finding{Cause: "restored"}))
 		house{to, h.org, h.box}.whole(t, 5)
 	}
 }

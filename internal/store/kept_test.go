@@ -145,7 +145,7 @@ func TestBackupGoesIntoTheOtherDatabase(t *testing.T) {
 			fill(t, from)
 			var b bytes.Buffer
 			must(t, from.Backup(t.Context(), &b))
-			must(t, to.Restore(t.Context(), bytes.NewReader(b.Bytes()), mailgrant.Finding{Cause: "restored"}))
+			must(t, to.Restore(t.Context(), bytes.NewReader(b.Bytes()), mailgrant.Finding{Cause: "restored"}, mailgrant.Finding{Cause: "restored"}))
 			if sub, err := to.Submission(t.Context(), "org_kept", "msg_kept"); err != nil || !sub.Held || !sub.Duplicate {
 				t.Errorf("%+v, %v", sub, err)
 			}
@@ -169,7 +169,7 @@ func TestBackupGoesIntoTheOtherDatabase(t *testing.T) {
 				if bytes.Equal(gunzip(spoilt), gunzip(b.Bytes())) {
 					continue // a repetition that now points at another copy of the same text: nothing is lost
 				}
-				is(t, fresh.Restore(t.Context(), bytes.NewReader(spoilt), mailgrant.Finding{}), mailgrant.Invalid)
+				is(t, fresh.Restore(t.Context(), bytes.NewReader(spoilt), mailgrant.Finding{}, mailgrant.Finding{}), mailgrant.Invalid)
 			}
 		})
 	}

@@ -305,11 +305,17 @@ func restoreWaits(t *testing.T, f *fixture) {
 	f.must(t, f.CompleteConsent(f.ctx, g))
 	m := f.mailbox(t, "kim@contoso.example", g.ID)
 	f.accept(t, m.ID)
+	hook, off := f.webhook(t, "cases"), f.webhook(t, "off")
+	off.State = mailgrant.WebhookDisabled
+	f.must(t, f.UpdateWebhook(f.ctx, off))
+	told := f.tellings(t, 2)[0]
+	f.must(t, f.RecordTelling(f.ctx, store.Telling{Org: f.org, Webhook: hook.ID, Position: told.Seq, Wait: []store.WaitingEvent{{Event: told, Since: told.At}},
+		Turn: &store.Turn{State: mailgrant.WebhookFailing, Finding: &mailgrant.Finding{Cause: "webhook-failing"}, Since: told.At}}))
 	f.must(t, f.SaveKeyset(f.ctx, []byte("keys"), 0))
 	var b bytes.Buffer
 	f.must(t, f.Backup(f.ctx, &b))
 	to := f.open(t)
-	f.must(t, to.Restore(f.ctx, &b, mailgrant.Finding{Cause: "restored"}))
+	f.must(t, to.Restore(f.ctx, &b, mailgrant.Finding{Cause: "restored"}, mailgrant.Finding{Cause: "restored off"}))
 	f.must(t, to.CompleteConsent(f.ctx, g))
 	if got, err := to.Mailbox(f.ctx, f.org, m.ID); err != nil || got.State != mailgrant.MailboxHeld {
 		t.Errorf("a consent ends the hold of a restore: %s, %v", got.State, err)
@@ -317,5 +323,24 @@ func restoreWaits(t *testing.T, f *fixture) {
 	f.must(t, to.ResumeMailbox(f.ctx, f.org, m.ID))
 	if got, err := to.Mailbox(f.ctx, f.org, m.ID); err != nil || got.State != mailgrant.MailboxActive {
 		t.Errorf("%s, %v", got.State, err)
+	}
+	if all, err := to.EveryWebhook(f.ctx); err != nil || len(all) > 0 {
+		t.Errorf("a restore leaves webhooks that are told: %+v, %v", all, err)
+	}
+	if got, err := to.Webhook(f.ctx, f.org, off.ID); err != nil || got.Finding != nil {
+		t.Errorf("why somebody switched a webhook off is another matter: %+v, %v", got, err)
+	}
+	got, err := to.Webhook(f.ctx, f.org, hook.ID)
+	f.must(t, err)
+	if got.State != mailgrant.WebhookDisabled || got.Finding == nil || got.Finding.Cause != "restored off" || got.FailingAt != nil {
+		t.Errorf("a restored webhook: %+v", got)
+	}
+	got.State = mailgrant.WebhookActive
+	f.must(t, to.UpdateWebhook(f.ctx, got))
+	got, err = to.Webhook(f.ctx, f.org, hook.ID)
+	f.must(t, err)
+	waiting, _, err := to.WaitingCounts(f.ctx, f.org, hook.ID)
+	if err != nil || got.State != mailgrant.WebhookActive || got.Finding != nil || got.Position != told.Seq || waiting != 1 {
+		t.Errorf("switched on, it does not go on from its place: %+v, %d wait, %v", got, waiting, err)
 	}
 }
