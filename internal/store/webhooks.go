@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -190,13 +191,26 @@ func (s *Store) WaitingEvents(ctx context.Context, org, webhook, mailbox mailgra
 		[]any{string(webhook), string(mailbox), string(org), limit}, waitingRow)
 }
 
-// WaitingFor names the webhooks that an event waits for, or that gave it up.
-func (s *Store) WaitingFor(ctx context.Context, org mailgrant.ID, seq int64) ([]mailgrant.ID, error) {
-	return list(ctx, s.eng, "SELECT webhook FROM waiting WHERE org = ? AND seq = ?", []any{string(org), seq}, func(r rows) (mailgrant.ID, error) {
-		var id string
-		err := r.Scan(&id)
-		return mailgrant.ID(id), err
-	})
+// WaitingFor names the webhooks that each of some events waits for, or that gave it up.
+func (s *Store) WaitingFor(ctx context.Context, org mailgrant.ID, seqs []int64) (map[int64][]mailgrant.ID, error) {
+	out := map[int64][]mailgrant.ID{}
+	for part := range slices.Chunk(seqs, namesAtOnce) {
+		args := []any{string(org)}
+		for _, n := range part {
+			args = append(args, n)
+		}
+		_, err := list(ctx, s.eng, "SELECT seq, webhook FROM waiting WHERE org = ? AND seq IN "+marks(len(part)), args, func(r rows) (bool, error) {
+			var seq int64
+			var id string
+			err := r.Scan(&seq, &id)
+			out[seq] = append(out[seq], mailgrant.ID(id))
+			return true, err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // WaitingCounts says how many events wait for a webhook, and how many it gave up.

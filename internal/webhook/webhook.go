@@ -55,7 +55,7 @@ type Store interface {
 	RecordTelling(ctx context.Context, t store.Telling) error
 	WaitingLanes(ctx context.Context, org, webhook mailgrant.ID) ([]store.WaitingLane, error)
 	WaitingEvents(ctx context.Context, org, webhook, mailbox mailgrant.ID, limit int) ([]store.WaitingEvent, error)
-	WaitingFor(ctx context.Context, org mailgrant.ID, seq int64) ([]mailgrant.ID, error)
+	WaitingFor(ctx context.Context, org mailgrant.ID, seqs []int64) (map[int64][]mailgrant.ID, error)
 	ArrivalsTold(ctx context.Context, org mailgrant.ID, ids []mailgrant.ID) error
 	AddReplay(ctx context.Context, org, webhook mailgrant.ID, r store.Replay) error
 	Replays(ctx context.Context, org, webhook mailgrant.ID) ([]store.Replay, error)

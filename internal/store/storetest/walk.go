@@ -98,6 +98,7 @@ func newWalker(t *testing.T, f *fixture) *walker {
 		reflect.TypeFor[context.Context]():        func(mailgrant.ID) any { return f.ctx },
 		reflect.TypeFor[string]():                 func(mailgrant.ID) any { return "kim@contoso.example" },
 		reflect.TypeFor[[]string]():               func(mailgrant.ID) any { return []string{"1"} },
+		reflect.TypeFor[[]int64]():                func(mailgrant.ID) any { return []int64{1, 2} },
 		reflect.TypeFor[[][]byte]():               func(mailgrant.ID) any { return [][]byte{[]byte("loose1")} },
 		reflect.TypeFor[[]mailgrant.ID]():         func(id mailgrant.ID) any { return []mailgrant.ID{id} },
 		reflect.TypeFor[store.ArrivalFilter]():    func(mailgrant.ID) any { return store.ArrivalFilter{Mailboxes: []mailgrant.ID{m.ID}} },

@@ -114,8 +114,8 @@ func tellingKept(t *testing.T, f *fixture) {
 		wait[0].Event.Kind != "told" || string(wait[0].Event.Data) != string(e[0].Data) || !wait[0].Event.At.Equal(e[0].At) {
 		t.Errorf("waiting %+v", wait)
 	}
-	if ids, err := f.WaitingFor(f.ctx, f.org, e[0].Seq); err != nil || !slices.Equal(ids, []mailgrant.ID{w.ID}) {
-		t.Errorf("the first waits for %v, %v", ids, err)
+	if m, err := f.WaitingFor(f.ctx, f.org, []int64{e[0].Seq, e[3].Seq}); err != nil || len(m) != 1 || !slices.Equal(m[e[0].Seq], []mailgrant.ID{w.ID}) {
+		t.Errorf("the first and the fourth wait for %v, %v", m, err)
 	}
 	// One is given up, one was taken.
 	f.must(t, f.RecordTelling(f.ctx, store.Telling{Org: f.org, Webhook: w.ID, Wait: []store.WaitingEvent{{Event: e[0], Dead: true, Attempts: 9, Since: now, Last: last}}, Done: []mailgrant.Event{e[1]}}))
