@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -96,8 +97,10 @@ func (s *Store) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error {
 	return written(n, err, "mailbox", m.ID)
 }
 
-// DeleteMailbox removes a mailbox that has nothing left to send.
+// DeleteMailbox removes a mailbox that has nothing left to send, and that no webhook
+// names.
 func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
+	defer s.told()
 	return s.tx(ctx, func(ctx context.Context, q querier) error {
 		// Somebody else's is not found, whatever waits there.
 		if _, err := first(ctx, q, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?"+s.eng.forUpdate(), []any{string(org), string(id)}, mailboxRow); err != nil {
@@ -110,6 +113,9 @@ func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 		if waiting > 0 {
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox still has %d submissions to send", waiting).
 				Fix("wait for them, or cancel them: mailgrant queue cancel")
+		}
+		if err := unnamed(ctx, q, org, "mailbox", func(w mailgrant.Webhook) bool { return slices.Contains(w.Mailboxes, id) }); err != nil {
+			return err
 		}
 		if err := execAll(ctx, q, []stmt{
 			{"DELETE FROM mailboxes WHERE org = ? AND id = ?", []any{string(org), string(id)}},

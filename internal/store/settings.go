@@ -185,15 +185,22 @@ func (s *Store) UpdateApp(ctx context.Context, a mailgrant.App) error {
 	return written(n, err, "app", a.ID)
 }
 
-// DeleteApp removes an app and its keys.
+// DeleteApp removes an app that no webhook names, and its keys.
 func (s *Store) DeleteApp(ctx context.Context, org, id mailgrant.ID) error {
-	n, err := s.change(ctx, mailgrant.Event{Org: org, Kind: "app.deleted", Subject: id, App: id},
-		stmt{"DELETE FROM keys WHERE org = ? AND app = ?", []any{string(org), string(id)}},
-		stmt{"DELETE FROM apps WHERE org = ? AND id = ?", []any{string(org), string(id)}})
-	if err != nil {
-		return err
-	}
-	return written(n[1:], nil, "app", id)
+	defer s.told()
+	return s.tx(ctx, func(ctx context.Context, q querier) error {
+		if err := unnamed(ctx, q, org, "app", func(w mailgrant.Webhook) bool { return w.App == id }); err != nil {
+			return err
+		}
+		if _, err := q.exec(ctx, "DELETE FROM keys WHERE org = ? AND app = ?", string(org), string(id)); err != nil {
+			return err
+		}
+		n, err := q.exec(ctx, "DELETE FROM apps WHERE org = ? AND id = ?", string(org), string(id))
+		if err != nil || n == 0 {
+			return written([]int64{n}, err, "app", id)
+		}
+		return s.addEvent(ctx, q, mailgrant.Event{Org: org, Kind: "app.deleted", Subject: id, App: id})
+	})
 }
 
 func keyRow(r rows) (mailgrant.Key, error) {

@@ -132,6 +132,20 @@ func (s *Store) DeleteWebhook(ctx context.Context, org, id mailgrant.ID) error {
 	return written(n[len(stmts):], nil, "webhook", id)
 }
 
+// unnamed refuses to remove what a webhook names: that would go on without a word,
+// and tell of nothing.
+func unnamed(ctx context.Context, q querier, org mailgrant.ID, what string, names func(mailgrant.Webhook) bool) error {
+	all, err := list(ctx, q, webhookColumns+" WHERE org = ? ORDER BY id", []any{string(org)}, webhookRow)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(all, names); i >= 0 {
+		return mailgrant.Errorf(mailgrant.Conflict, nil, "the webhook %s names the %s", all[i].Name, what).
+			Fix("take it out of the webhook, or delete that first: mailgrant webhook delete %s", all[i].ID)
+	}
+	return nil
+}
+
 // changeWebhook is change, and has the node look that works the webhook.
 func (s *Store) changeWebhook(ctx context.Context, org, id mailgrant.ID, kind string, stmts ...stmt) ([]int64, error) {
 	n, err := s.change(ctx, mailgrant.Event{Org: org, Kind: kind, Subject: id}, stmts...)

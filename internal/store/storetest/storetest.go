@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"ArrivalsAreSwept":            arrivalsSwept,
 		"WebhookLife":                 webhookLife,
 		"TellingIsKept":               tellingKept,
+		"NamedByWebhook":              namedByWebhook,
 		"ExpiredIsGivenUp":            expiredGivenUp,
 		"WhatWaitsIsReplayed":         waitingReplayed,
 		"DeliveriesAreFew":            deliveriesFew,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +75,30 @@ func webhookLife(t *testing.T, f *fixture) {
 		t.Errorf("what waits for it is left: %+v", l)
 	}
 	f.events(t, 6, "webhook.created", "webhook.changed", "webhook.rotated", "webhook.deleted")
+}
+
+// namedByWebhook is not deleted: the webhook would tell of nothing, and nobody know.
+func namedByWebhook(t *testing.T, f *fixture) {
+	m := f.mailbox(t, "kim@contoso.example", "")
+	of := f.webhook(t, "of-mailbox")
+	of.Mailboxes = []mailgrant.ID{f.box.ID, m.ID}
+	f.must(t, f.UpdateWebhook(f.ctx, of))
+	app := f.webhook(t, "of-app")
+	app.App, app.State = f.app.ID, mailgrant.WebhookDisabled // it may be switched on again
+	f.must(t, f.UpdateWebhook(f.ctx, app))
+	for what, err := range map[string]error{string(of.ID): f.DeleteMailbox(f.ctx, f.org, m.ID), string(app.ID): f.DeleteApp(f.ctx, f.org, f.app.ID)} {
+		is(t, err, mailgrant.Conflict)
+		if e := mailgrant.AsError(err); !strings.Contains(e.Remedy, "webhook delete "+what) {
+			t.Errorf("remedy: %s", e.Remedy)
+		}
+	}
+	of.Mailboxes = of.Mailboxes[:1]
+	f.must(t, f.UpdateWebhook(f.ctx, of))
+	f.must(t, f.DeleteMailbox(f.ctx, f.org, m.ID))
+	f.must(t, f.DeleteWebhook(f.ctx, f.org, app.ID))
+	f.must(t, f.DeleteApp(f.ctx, f.org, f.app.ID))
+	is(t, f.DeleteApp(f.ctx, f.org, f.app.ID), mailgrant.NotFound)
+	f.events(t, 2, "mailbox.deleted", "app.deleted")
 }
 
 // tellings adds n events and gives them.
