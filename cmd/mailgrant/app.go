@@ -16,26 +16,9 @@ func newApp(c *cli) *cobra.Command {
 }
 
 func appList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the apps", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Apps(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, a := range all {
-					rows = append(rows, []string{string(a.ID), a.Name, joined(a.Classes), joined(a.Senders), joined(a.Doors), yes(a.Disabled, "disabled")})
-				}
-				p.table([]string{"ID", "NAME", "CLASSES", "SENDERS", "DOORS", "STATE"}, rows)
-			})
-		},
-	}
+	return listing(c, "list", "List the apps", (*client.Client).Apps, []string{"ID", "NAME", "CLASSES", "SENDERS", "DOORS", "STATE"}, func(a mailgrant.App) []string {
+		return []string{string(a.ID), a.Name, joined(a.Classes), joined(a.Senders), joined(a.Doors), yes(a.Disabled, "disabled")}
+	})
 }
 
 // appFlags are those of add and set.
@@ -120,20 +103,7 @@ func appAdd(c *cli) *cobra.Command {
 }
 
 func appShow(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "show APP", Short: "Show an app, by name or id", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			a, err := cl.App(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.showApp(cmd, cl, a)
-		},
-	}
+	return showing(c, "show APP", "Show an app, by name or id", (*client.Client).App, c.showApp)
 }
 
 func appSet(c *cli) *cobra.Command {
@@ -166,37 +136,15 @@ func appSet(c *cli) *cobra.Command {
 }
 
 func appDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete APP", Short: "Delete an app and its keys", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteApp(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(args[0]), "deleted")
-		},
-	}
+	return doing(c, "delete APP", "Delete an app and its keys", "deleted", named((*client.Client).DeleteApp))
 }
 
 func appSwitch(c *cli, verb string, disabled bool) *cobra.Command {
 	short := map[bool]string{true: "Switch an app off: its keys are refused", false: "Switch an app on again"}[disabled]
-	return &cobra.Command{
-		Use: verb + " APP", Short: short, Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			a, err := cl.UpdateApp(cmd.Context(), args[0], client.AppSettings{Disabled: &disabled})
-			if err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(a.Name), verb+"d")
-		},
-	}
+	return doing(c, verb+" APP", short, verb+"d", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		a, err := cl.UpdateApp(ctx, name, client.AppSettings{Disabled: &disabled})
+		return mailgrant.ID(a.Name), err
+	})
 }
 
 func (c *cli) showApp(cmd *cobra.Command, cl *client.Client, a mailgrant.App) error {

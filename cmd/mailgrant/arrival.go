@@ -220,17 +220,5 @@ func arrivalSet(c *cli, verb, short string, set func(*client.Client, context.Con
 }
 
 func arrivalAgain(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "read-again ARRIVAL", Short: "Have a message read once more that its provider did not give", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			if err := cl.ReadAgain(cmd.Context(), mailgrant.ID(args[0])); err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(args[0]), "to be read again")
-		},
-	}
+	return doing(c, "read-again ARRIVAL", "Have a message read once more that its provider did not give", "to be read again", named((*client.Client).ReadAgain))
 }

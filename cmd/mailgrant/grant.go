@@ -60,30 +60,14 @@ func grantsFor(ctx context.Context, cl *client.Client, address string) ([]client
 }
 
 func grantList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the grants", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
+	return listing(c, "list", "List the grants", (*client.Client).Grants, []string{"ID", "MAILBOX", "FLOW", "STATE", "FOR", "CONSENTED", "WHY"},
+		func(g client.Grant) []string {
+			why := ""
+			if g.LastFinding != nil && g.State != mailgrant.GrantActive {
+				why = g.LastFinding.Title
 			}
-			all, err := cl.Grants(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, g := range all {
-					why := ""
-					if g.LastFinding != nil && g.State != mailgrant.GrantActive {
-						why = g.LastFinding.Title
-					}
-					rows = append(rows, []string{string(g.ID), g.Mailbox, string(g.Flow), grantState(g), joined(g.Capabilities), date(g.ConsentedAt), why})
-				}
-				p.table([]string{"ID", "MAILBOX", "FLOW", "STATE", "FOR", "CONSENTED", "WHY"}, rows)
-			})
-		},
-	}
+			return []string{string(g.ID), g.Mailbox, string(g.Flow), grantState(g), joined(g.Capabilities), date(g.ConsentedAt), why}
+		})
 }
 
 func grantState(g client.Grant) string {
@@ -94,23 +78,13 @@ func grantState(g client.Grant) string {
 }
 
 func grantShow(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "show GRANT", Short: "Show a grant, by id or by the address of its mailbox", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			g, err := findGrant(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			return c.showGrant(cmd, g)
-		},
-	}
+	return showing(c, "show GRANT", "Show a grant, by id or by the address of its mailbox",
+		func(cl *client.Client, ctx context.Context, name string) (client.Grant, error) {
+			return findGrant(ctx, cl, name)
+		}, c.showGrant)
 }
 
-func (c *cli) showGrant(cmd *cobra.Command, g client.Grant) error {
+func (c *cli) showGrant(cmd *cobra.Command, _ *client.Client, g client.Grant) error {
 	return c.show(cmd, g, func(p *printer) { p.grant(g) })
 }
 
@@ -130,43 +104,23 @@ func (p *printer) grant(g client.Grant) {
 }
 
 func grantRenew(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "renew GRANT", Short: "Refresh a grant now, by id or address", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			g, err := findGrant(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if g, err = cl.Renew(cmd.Context(), g.ID); err != nil {
-				return err
-			}
-			return c.showGrant(cmd, g)
-		},
-	}
+	return showing(c, "renew GRANT", "Refresh a grant now, by id or address", func(cl *client.Client, ctx context.Context, name string) (client.Grant, error) {
+		g, err := findGrant(ctx, cl, name)
+		if err != nil {
+			return g, err
+		}
+		return cl.Renew(ctx, g.ID)
+	}, c.showGrant)
 }
 
 func grantRevoke(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke GRANT", Short: "Disconnect a grant: its refresh token is destroyed", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			g, err := findGrant(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if g, err = cl.Revoke(cmd.Context(), g.ID); err != nil {
-				return err
-			}
-			return c.showGrant(cmd, g)
-		},
-	}
+	return showing(c, "revoke GRANT", "Disconnect a grant: its refresh token is destroyed", func(cl *client.Client, ctx context.Context, name string) (client.Grant, error) {
+		g, err := findGrant(ctx, cl, name)
+		if err != nil {
+			return g, err
+		}
+		return cl.Revoke(ctx, g.ID)
+	}, c.showGrant)
 }
 
 func grantToken(c *cli) *cobra.Command {
@@ -233,61 +187,21 @@ three days.`,
 }
 
 func linkList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the links that still work", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Links(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, l := range all {
-					rows = append(rows, []string{string(l.ID), l.Mailbox, l.Kind, l.CreatedBy, date(&l.CreatedAt), date(&l.ExpiresAt)})
-				}
-				p.table([]string{"ID", "MAILBOX", "KIND", "BY", "MADE", "ENDS"}, rows)
-			})
-		},
-	}
+	return listing(c, "list", "List the links that still work", (*client.Client).Links, []string{"ID", "MAILBOX", "KIND", "BY", "MADE", "ENDS"}, func(l client.Link) []string {
+		return []string{string(l.ID), l.Mailbox, l.Kind, l.CreatedBy, date(&l.CreatedAt), date(&l.ExpiresAt)}
+	})
 }
 
 func linkDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete LINK", Short: "Take a link back: it works no more", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			id := mailgrant.ID(args[0])
-			if err := cl.DeleteLink(cmd.Context(), id); err != nil {
-				return err
-			}
-			return c.done(cmd, id, "deleted")
-		},
-	}
+	return doing(c, "delete LINK", "Take a link back: it works no more", "deleted", named((*client.Client).DeleteLink))
 }
 
 func grantDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete GRANT", Short: "Delete a grant that no mailbox uses", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			g, err := findGrant(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteGrant(cmd.Context(), g.ID); err != nil {
-				return err
-			}
-			return c.done(cmd, g.ID, "deleted")
-		},
-	}
+	return doing(c, "delete GRANT", "Delete a grant that no mailbox uses", "deleted", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		g, err := findGrant(ctx, cl, name)
+		if err != nil {
+			return g.ID, err
+		}
+		return g.ID, cl.DeleteGrant(ctx, g.ID)
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -18,30 +19,14 @@ func newMailbox(c *cli) *cobra.Command {
 }
 
 func mailboxList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the mailboxes", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
+	return listing(c, "list", "List the mailboxes", (*client.Client).Mailboxes, []string{"ID", "ADDRESS", "ROLE", "KIND", "STATE", "GRANT", "WHY"},
+		func(m mailgrant.Mailbox) []string {
+			why := ""
+			if m.Hold != nil {
+				why = m.Hold.Finding.Title
 			}
-			all, err := cl.Mailboxes(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, m := range all {
-					why := ""
-					if m.Hold != nil {
-						why = m.Hold.Finding.Title
-					}
-					rows = append(rows, []string{string(m.ID), m.Address, string(m.Role), string(m.Kind), mailboxState(m.State, m.GrantState), string(m.Grant), why})
-				}
-				p.table([]string{"ID", "ADDRESS", "ROLE", "KIND", "STATE", "GRANT", "WHY"}, rows)
-			})
-		},
-	}
+			return []string{string(m.ID), m.Address, string(m.Role), string(m.Kind), mailboxState(m.State, m.GrantState), string(m.Grant), why}
+		})
 }
 
 // mailboxFlags are those of add and set.
@@ -125,7 +110,7 @@ func mailboxAdd(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.showMailbox(cmd, m)
+			return c.showMailbox(cmd, cl, m)
 		},
 	}
 	f.add(cmd)
@@ -133,20 +118,7 @@ func mailboxAdd(c *cli) *cobra.Command {
 }
 
 func mailboxShow(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "show MAILBOX", Short: "Show a mailbox, by address or id", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			m, err := cl.Mailbox(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.showMailbox(cmd, m)
-		},
-	}
+	return showing(c, "show MAILBOX", "Show a mailbox, by address or id", (*client.Client).Mailbox, c.showMailbox)
 }
 
 func mailboxSet(c *cli) *cobra.Command {
@@ -170,7 +142,7 @@ func mailboxSet(c *cli) *cobra.Command {
 			if m, err = cl.UpdateMailbox(cmd.Context(), string(m.ID), s); err != nil {
 				return err
 			}
-			return c.showMailbox(cmd, m)
+			return c.showMailbox(cmd, cl, m)
 		},
 	}
 	f.add(cmd)
@@ -179,53 +151,19 @@ func mailboxSet(c *cli) *cobra.Command {
 }
 
 func mailboxDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete MAILBOX", Short: "Delete a mailbox that has nothing left to send", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteMailbox(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(args[0]), "deleted")
-		},
-	}
+	return doing(c, "delete MAILBOX", "Delete a mailbox that has nothing left to send", "deleted", named((*client.Client).DeleteMailbox))
 }
 
 func mailboxResume(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "resume MAILBOX", Short: "End the hold of a mailbox: the next message shows whether it works", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			if err := cl.ResumeMailbox(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(args[0]), "resumed")
-		},
-	}
+	return doing(c, "resume MAILBOX", "End the hold of a mailbox: the next message shows whether it works", "resumed", named((*client.Client).ResumeMailbox))
 }
 
 func mailboxSwitch(c *cli, verb string, disabled bool) *cobra.Command {
 	short := map[bool]string{true: "Switch a mailbox off: nothing leaves by it", false: "Switch a mailbox on again"}[disabled]
-	return &cobra.Command{
-		Use: verb + " MAILBOX", Short: short, Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			m, err := cl.UpdateMailbox(cmd.Context(), args[0], client.MailboxSettings{Disabled: &disabled})
-			if err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(m.Address), verb+"d")
-		},
-	}
+	return doing(c, verb+" MAILBOX", short, verb+"d", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		m, err := cl.UpdateMailbox(ctx, name, client.MailboxSettings{Disabled: &disabled})
+		return mailgrant.ID(m.Address), err
+	})
 }
 
 // mailboxState says of a mailbox that is neither held nor switched off what its
@@ -240,7 +178,7 @@ func mailboxState(state mailgrant.MailboxState, grant mailgrant.GrantState) stri
 	return "grant " + string(grant)
 }
 
-func (c *cli) showMailbox(cmd *cobra.Command, m mailgrant.Mailbox) error {
+func (c *cli) showMailbox(cmd *cobra.Command, _ *client.Client, m mailgrant.Mailbox) error {
 	return c.show(cmd, m, func(p *printer) {
 		role := string(m.Role)
 		if role == "" {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/mailgrant/mailgrant"
@@ -13,26 +15,8 @@ func newOrganization(c *cli) *cobra.Command {
 }
 
 func organizationList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the organizations", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Organizations(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, o := range all {
-					rows = append(rows, []string{string(o.ID), o.Name})
-				}
-				p.table([]string{"ID", "NAME"}, rows)
-			})
-		},
-	}
+	return listing(c, "list", "List the organizations", (*client.Client).Organizations, []string{"ID", "NAME"},
+		func(o mailgrant.Organization) []string { return []string{string(o.ID), o.Name} })
 }
 
 func organizationAdd(c *cli) *cobra.Command {
@@ -77,23 +61,13 @@ func organizationSet(c *cli) *cobra.Command {
 }
 
 func organizationDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete ORGANIZATION", Short: "Delete an empty organization", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			id, err := organizationID(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteOrganization(cmd.Context(), id); err != nil {
-				return err
-			}
-			return c.done(cmd, id, "deleted")
-		},
-	}
+	return doing(c, "delete ORGANIZATION", "Delete an empty organization", "deleted", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		id, err := organizationID(ctx, cl, name)
+		if err != nil {
+			return id, err
+		}
+		return id, cl.DeleteOrganization(ctx, id)
+	})
 }
 
 func (c *cli) showOrganization(cmd *cobra.Command, o mailgrant.Organization) error {

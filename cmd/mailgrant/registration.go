@@ -44,26 +44,10 @@ func findRegistration(ctx context.Context, cl *client.Client, name string) (clie
 }
 
 func registrationList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the registrations", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Registrations(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, r := range all {
-					rows = append(rows, []string{string(r.ID), r.Name, r.Template, r.Tenant + r.Issuer, r.ClientID, registrationState(r)})
-				}
-				p.table([]string{"ID", "NAME", "TEMPLATE", "TENANT OR ISSUER", "CLIENT ID", "STATE"}, rows)
-			})
-		},
-	}
+	return listing(c, "list", "List the registrations", (*client.Client).Registrations, []string{"ID", "NAME", "TEMPLATE", "TENANT OR ISSUER", "CLIENT ID", "STATE"},
+		func(r client.Registration) []string {
+			return []string{string(r.ID), r.Name, r.Template, r.Tenant + r.Issuer, r.ClientID, registrationState(r)}
+		})
 }
 
 func registrationState(r client.Registration) string {
@@ -144,7 +128,7 @@ the tenant are found from an address.`,
 			if err != nil {
 				return err
 			}
-			return c.showRegistration(cmd, r)
+			return c.showRegistration(cmd, cl, r)
 		},
 	}
 	f.add(cmd)
@@ -175,20 +159,10 @@ func discovered(ctx context.Context, cl *client.Client, address string, s *clien
 }
 
 func registrationShow(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "show REGISTRATION", Short: "Show a registration, by id or name", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			r, err := findRegistration(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			return c.showRegistration(cmd, r)
-		},
-	}
+	return showing(c, "show REGISTRATION", "Show a registration, by id or name",
+		func(cl *client.Client, ctx context.Context, name string) (client.Registration, error) {
+			return findRegistration(ctx, cl, name)
+		}, c.showRegistration)
 }
 
 func registrationSet(c *cli) *cobra.Command {
@@ -212,7 +186,7 @@ func registrationSet(c *cli) *cobra.Command {
 			if r, err = cl.UpdateRegistration(cmd.Context(), r.ID, s); err != nil {
 				return err
 			}
-			return c.showRegistration(cmd, r)
+			return c.showRegistration(cmd, cl, r)
 		},
 	}
 	f.add(cmd)
@@ -222,66 +196,29 @@ func registrationSet(c *cli) *cobra.Command {
 
 func registrationSwitch(c *cli, verb string, disabled bool) *cobra.Command {
 	short := map[bool]string{true: "Switch a registration off: none of its grants gives tokens", false: "Switch a registration on again"}[disabled]
-	return &cobra.Command{
-		Use: verb + " REGISTRATION", Short: short, Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			r, err := findRegistration(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if r, err = cl.UpdateRegistration(cmd.Context(), r.ID, client.RegistrationSettings{Disabled: &disabled}); err != nil {
-				return err
-			}
-			return c.done(cmd, r.ID, verb+"d")
-		},
-	}
+	return doing(c, verb+" REGISTRATION", short, verb+"d", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		r, err := findRegistration(ctx, cl, name)
+		if err != nil {
+			return "", err
+		}
+		_, err = cl.UpdateRegistration(ctx, r.ID, client.RegistrationSettings{Disabled: &disabled})
+		return r.ID, err
+	})
 }
 
 func registrationDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete REGISTRATION", Short: "Delete a registration that no grant uses", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			r, err := findRegistration(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteRegistration(cmd.Context(), r.ID); err != nil {
-				return err
-			}
-			return c.done(cmd, r.ID, "deleted")
-		},
-	}
+	return doing(c, "delete REGISTRATION", "Delete a registration that no grant uses", "deleted", func(cl *client.Client, ctx context.Context, name string) (mailgrant.ID, error) {
+		r, err := findRegistration(ctx, cl, name)
+		if err != nil {
+			return "", err
+		}
+		return r.ID, cl.DeleteRegistration(ctx, r.ID)
+	})
 }
 
 func registrationTemplates(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "templates", Short: "List the providers that are known", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Templates(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, t := range all {
-					rows = append(rows, []string{t.ID, t.Name, joined(t.Clouds)})
-				}
-				p.table([]string{"TEMPLATE", "PROVIDER", "CLOUDS"}, rows)
-			})
-		},
-	}
+	return listing(c, "templates", "List the providers that are known", (*client.Client).Templates, []string{"TEMPLATE", "PROVIDER", "CLOUDS"},
+		func(t client.Template) []string { return []string{t.ID, t.Name, joined(t.Clouds)} })
 }
 
 func registrationTemplate(c *cli) *cobra.Command {
@@ -313,7 +250,7 @@ func registrationTemplate(c *cli) *cobra.Command {
 	}
 }
 
-func (c *cli) showRegistration(cmd *cobra.Command, r client.Registration) error {
+func (c *cli) showRegistration(cmd *cobra.Command, _ *client.Client, r client.Registration) error {
 	return c.show(cmd, r, func(p *printer) {
 		p.fields("ID", string(r.ID), "Name", r.Name, "Template", r.Template, "Cloud", r.Cloud, "Tenant", r.Tenant, "Issuer", r.Issuer,
 			"Client ID", r.ClientID, "Prompt", r.Prompt, "Scopes besides", joined(r.ScopesExtra), "Scopes left out", joined(r.ScopesLeave),

@@ -93,43 +93,14 @@ func (c *cli) showSecret(cmd *cobra.Command, w client.SignedWebhook) error {
 }
 
 func webhookList(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List the webhooks", Args: count(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := cl.Webhooks(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, list(all), func(p *printer) {
-				var rows [][]string
-				for _, w := range all {
-					rows = append(rows, []string{string(w.ID), w.Name, w.URL, joined(w.Kinds), string(w.State), date(w.TakenAt)})
-				}
-				p.table([]string{"ID", "NAME", "URL", "KINDS", "STATE", "LAST TAKEN"}, rows)
-			})
-		},
-	}
+	return listing(c, "list", "List the webhooks", (*client.Client).Webhooks, []string{"ID", "NAME", "URL", "KINDS", "STATE", "LAST TAKEN"},
+		func(w mailgrant.Webhook) []string {
+			return []string{string(w.ID), w.Name, w.URL, joined(w.Kinds), string(w.State), date(w.TakenAt)}
+		})
 }
 
 func webhookShow(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "show WEBHOOK", Short: "Show a webhook, by name or id, and what waits for it", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			w, err := cl.Webhook(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return c.showWebhook(cmd, cl, w)
-		},
-	}
+	return showing(c, "show WEBHOOK", "Show a webhook, by name or id, and what waits for it", (*client.Client).Webhook, c.showWebhook)
 }
 
 func (c *cli) showWebhook(cmd *cobra.Command, cl *client.Client, w mailgrant.Webhook) error {
@@ -223,19 +194,7 @@ too, so that the application can change over meanwhile.`,
 }
 
 func webhookDelete(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use: "delete WEBHOOK", Short: "Delete a webhook and all that waits for it", Args: count(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client(cmd)
-			if err != nil {
-				return err
-			}
-			if err := cl.DeleteWebhook(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			return c.done(cmd, mailgrant.ID(args[0]), "deleted")
-		},
-	}
+	return doing(c, "delete WEBHOOK", "Delete a webhook and all that waits for it", "deleted", named((*client.Client).DeleteWebhook))
 }
 
 func webhookTest(c *cli) *cobra.Command {
