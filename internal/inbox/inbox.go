@@ -54,6 +54,7 @@ type Store interface {
 	MailboxesByGrant(ctx context.Context, org, grant mailgrant.ID) ([]mailgrant.Mailbox, error)
 	Submission(ctx context.Context, org, id mailgrant.ID) (mailgrant.Submission, error)
 	AddEvent(ctx context.Context, e mailgrant.Event) error
+	TellReader(ctx context.Context, cause string, e mailgrant.Event) error
 	WakeReader(ctx context.Context, org, mailbox mailgrant.ID) error
 	RingReader(ctx context.Context, org, mailbox mailgrant.ID) error
 }

@@ -266,6 +266,44 @@ func TestHeldUntilMended(t *testing.T) {
 	})
 }
 
+// What was told of a mailbox is not told once more because mailgrant was started
+// again, and what has changed meanwhile is.
+func TestHeldIsToldOnce(t *testing.T) {
+	off := func(cause string) func(string) error {
+		return func(string) error {
+			return mailgrant.Errorf(mailgrant.Misset, nil, "IMAP is off").With(mailgrant.Finding{Cause: cause, Retry: mailgrant.RetryFix, Who: mailgrant.WhoTenantAdmin, Remedy: "switch it on"})
+		}
+	}
+	inTime(t, func(t *testing.T, r *rig) {
+		told := func(want ...string) {
+			t.Helper()
+			for range 2 { // the second time after a start with nothing new
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				var got []string
+				for _, e := range r.events("reader.*") {
+					var d struct{ Finding struct{ Cause string } }
+					if len(e.Data) > 0 {
+						must(t, json.Unmarshal(e.Data, &d))
+					}
+					got = append(got, strings.TrimSpace(strings.TrimPrefix(e.Kind, "reader.")+" "+d.Finding.Cause))
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("told %q, want %q", got, want)
+				}
+				r.restart()
+			}
+		}
+		told("held imap-pop-disabled-mailbox")
+		r.far.with(func() { r.far.refuse = off("mailbox-missing") })
+		told("held imap-pop-disabled-mailbox", "held mailbox-missing")
+		r.end()
+		r.far.with(func() { r.far.refuse = nil })
+		r.start()
+		told("held imap-pop-disabled-mailbox", "held mailbox-missing", "resumed")
+	}, func(r *rig) { r.far.refuse = off("imap-pop-disabled-mailbox") })
+}
+
 func TestThrottledWaitsAsAsked(t *testing.T) {
 	inTime(t, func(t *testing.T, r *rig) {
 		time.Sleep(9 * time.Minute)

@@ -30,10 +30,10 @@ type watcher struct {
 	rung   bool               // there may be new mail
 	wake   func(error)        // ends the wait; nil: it does not wait
 
-	failures  int              // sessions in a row that ended badly
-	announced string           // cause of the hold that was told
-	bad       map[string]fault // failures of single messages, by remote id
-	doneAt    time.Time        // when what is done after reading failed
+	failures int              // sessions in a row that ended badly
+	told     *string          // cause of the hold that was told; "": it reads; nil: the store knows
+	bad      map[string]fault // failures of single messages, by remote id
+	doneAt   time.Time        // when what is done after reading failed
 }
 
 const (
@@ -176,9 +176,8 @@ func (w *watcher) failed(ctx context.Context, err error) time.Duration {
 		s.State, s.Finding, s.RetryAt = mailgrant.ReaderHeld, f, &at
 	})
 	w.in.Log.Info("a mailbox cannot be read", "mailbox", w.id, "cause", f.Cause, "retry_in", pause, "err", err)
-	if kind != "" && w.announced != f.Cause {
-		w.announced = f.Cause
-		w.event(ctx, kind, f)
+	if kind != "" {
+		w.tell(ctx, f.Cause, kind, f)
 	}
 	return pause
 }
@@ -186,20 +185,40 @@ func (w *watcher) failed(ctx context.Context, err error) time.Duration {
 // succeeded says that all is read, and tells so where something else was told.
 func (w *watcher) succeeded(ctx context.Context) {
 	w.failures = 0
-	if w.announced != "" {
-		w.announced = ""
-		w.event(ctx, "reader.resumed", nil)
+	w.tell(ctx, "", "reader.resumed", nil)
+}
+
+// tell tells of a hold for a cause, or of its end, unless that is what was told last,
+// by this process or one before it.
+func (w *watcher) tell(ctx context.Context, cause, kind string, f *mailgrant.Finding) {
+	if w.told != nil && *w.told == cause {
+		return
 	}
+	if err := w.in.Store.TellReader(ctx, cause, w.eventOf(kind, f)); err != nil {
+		w.untold(ctx, kind, err)
+		return
+	}
+	w.told = &cause
 }
 
 func (w *watcher) event(ctx context.Context, kind string, f *mailgrant.Finding) {
+	if err := w.in.Store.AddEvent(ctx, w.eventOf(kind, f)); err != nil {
+		w.untold(ctx, kind, err)
+	}
+}
+
+func (w *watcher) untold(ctx context.Context, kind string, err error) {
+	if ctx.Err() == nil {
+		w.in.Log.Warn("tell of a reader", "mailbox", w.id, "event", kind, "err", err)
+	}
+}
+
+func (w *watcher) eventOf(kind string, f *mailgrant.Finding) mailgrant.Event {
 	e := mailgrant.Event{Org: w.org, Kind: kind, Subject: w.id, Mailbox: w.id}
 	if f != nil {
 		e.Data = marshal(map[string]any{"finding": f})
 	}
-	if err := w.in.Store.AddEvent(ctx, e); err != nil && ctx.Err() == nil {
-		w.in.Log.Warn("tell of a reader", "mailbox", w.id, "event", kind, "err", err)
-	}
+	return e
 }
 
 // say changes the status. A change of state is dated.

@@ -86,6 +86,15 @@ func (s *Store) ReadMailboxes(ctx context.Context) ([]Lane, error) {
 	})
 }
 
+// TellReader adds an event of reading a mailbox: that it is held for a cause, or is
+// read again, with the cause "". What was told of it before is not told once more,
+// whichever process did.
+func (s *Store) TellReader(ctx context.Context, cause string, e mailgrant.Event) error {
+	_, err := s.change(ctx, e, stmt{"UPDATE mailboxes SET reader_told = ? WHERE org = ? AND id = ? AND reader_told <> ?",
+		[]any{cause, string(e.Org), string(e.Mailbox), cause}})
+	return err
+}
+
 // UpdateMailbox replaces the settings of m, and its state when it is switched on
 // or off. A hold stays.
 func (s *Store) UpdateMailbox(ctx context.Context, m mailgrant.Mailbox) error {

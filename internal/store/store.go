@@ -31,7 +31,7 @@ import (
 var migrations embed.FS
 
 // newest is the version of the newest migration.
-const newest = 3
+const newest = 4
 
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {
@@ -215,7 +215,7 @@ func (s *Store) change(ctx context.Context, e mailgrant.Event, stmts ...stmt) (a
 		}
 		return s.addEvent(ctx, q, e)
 	})
-	if err == nil {
+	if err == nil && affected[len(affected)-1] > 0 {
 		s.told()
 	}
 	return affected, err

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"ArrivalsAreSwept":            arrivalsSwept,
 		"WebhookLife":                 webhookLife,
 		"TellingIsKept":               tellingKept,
+		"ReaderIsToldOnce":            readerToldOnce,
 		"NamedByWebhook":              namedByWebhook,
 		"ExpiredIsGivenUp":            expiredGivenUp,
 		"WhatWaitsIsReplayed":         waitingReplayed,
@@ -529,6 +532,23 @@ func deleteInUse(t *testing.T, f *fixture) {
 	is(t, f.DeleteMailbox(f.ctx, f.org, m.ID), mailgrant.Conflict)
 	is(t, f.DeleteOrganization(f.ctx, f.org), mailgrant.Conflict)
 	is(t, f.CreateMailbox(f.ctx, mailgrant.Mailbox{ID: "mbx_2", Org: f.org, Address: "KIM@contoso.example"}), mailgrant.Conflict)
+}
+
+func readerToldOnce(t *testing.T, f *fixture) {
+	m, other := f.box, f.mailbox(t, "kim@contoso.example", "")
+	for _, cause := range []string{"", "held", "held", "other", "", "", "held"} {
+		f.must(t, f.TellReader(f.ctx, cause, mailgrant.Event{Org: f.org, Kind: "reader." + cause, Subject: m.ID, Mailbox: m.ID}))
+		f.must(t, f.UpdateMailbox(f.ctx, m))
+	}
+	f.must(t, f.TellReader(f.ctx, "held", mailgrant.Event{Org: f.org, Kind: "reader.last", Subject: other.ID, Mailbox: other.ID}))
+	var got []string
+	f.events(t, 1, "reader.last")
+	for _, e := range f.events(t, 5, "reader.*") {
+		got = append(got, strings.TrimPrefix(e.Kind, "reader."))
+	}
+	if want := []string{"held", "other", "", "held", "last"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
 }
 
 func eventsAscend(t *testing.T, f *fixture) {
