@@ -72,6 +72,8 @@
 // # What it is not
 //
 // Notifications with the message in them, $search, $batch and personal Graph
-// data are not imitated. Notifications go to this machine only. Facts come from Microsoft's documentation and from
-// captures; where neither says anything, a knob decides.
+// data are not imitated. Notifications go to this machine only, by https with a
+// certificate of an authority of the system, of this one, or of Config.Trust.
+// Facts come from Microsoft's documentation and from captures; where neither
+// says anything, a knob decides.
 package sim

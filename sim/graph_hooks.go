@@ -23,7 +23,8 @@ import (
 
 // Change notifications: Graph calls an address of the client when something
 // happens to its mail. Nothing leaves this machine, so the address must be of
-// it; any certificate will do.
+// it. It is called by https, and its certificate must be good: by one of the
+// system's authorities, the sim's own, or one of Config.Trust.
 
 // A Subscription is one client that wants to hear of changes.
 type Subscription struct {
@@ -85,7 +86,7 @@ func newHooks(s *Sim) *hooks {
 	}}
 	h := &hooks{sim: s, byID: map[string]*Subscription{}, byBox: map[string][]*Subscription{}, queues: map[string][]notification{},
 		client: &http.Client{
-			Transport:     &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+			Transport:     &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: s.roots}},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}}
 	s.mail.tell = h.tell
@@ -300,6 +301,10 @@ func (h *hooks) call(to, kind string, body []byte, within time.Duration, check f
 	return res.StatusCode, nil
 }
 
+// hookUntrustedText is what Graph says of an address that it gets no TLS
+// connection with.
+const hookUntrustedText = "HttpRequestException: An error occurred while sending the request. WebException: The request was aborted: Could not create SSL/TLS secure channel."
+
 // validate asks an address whether it is the client's: it says a token, and
 // the client must say it again.
 func (h *hooks) validate(to string) *graphError {
@@ -320,11 +325,15 @@ func (h *hooks) validate(to string) *graphError {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return subscriptionError("Subscription validation request timed out.")
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		h.sim.log.Warn("a notification address has no good certificate", "to", to, "err", err)
+		return subscriptionError(hookUntrustedText)
 	case err != nil:
 		h.sim.log.Debug("a validation failed", "to", to, "err", err)
 		return subscriptionError("Subscription validation request failed. Unable to connect to the notification endpoint.")
 	case status != http.StatusOK:
-		return subscriptionError(fmt.Sprintf("Subscription validation request failed. Notification endpoint must respond with 200 OK to validation request, got %d.", status))
+		return subscriptionError(fmt.Sprintf("Subscription validation request failed. HTTP status code is '%s'. Notification endpoint must respond with 200 OK to validation request.",
+			strings.ReplaceAll(http.StatusText(status), " ", "")))
 	case !good || kind != "text/plain":
 		return subscriptionError("Subscription validation request failed. Response must exactly match validationToken query parameter.")
 	}
@@ -389,14 +398,10 @@ func (c *graphCall) subscribe() *graphError {
 	return nil
 }
 
-// goodHook takes https, and http to this machine.
+// goodHook takes https alone.
 func goodHook(to string) bool {
 	u, err := url.Parse(to)
-	if err != nil || u.Host == "" {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+	return err == nil && u.Scheme == "https" && u.Host != ""
 }
 
 // expire sets when a subscription ends.

@@ -1,12 +1,19 @@
 package sim_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -259,9 +266,10 @@ type hook struct {
 	got    chan map[string]any
 }
 
-func newHook(t *testing.T) *hook {
+// newHook has the certificate of httptest unless it is given one.
+func newHook(t *testing.T, cert ...tls.Certificate) *hook {
 	h := &hook{status: 202, got: make(chan map[string]any, 100)}
-	h.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if token := r.URL.Query().Get("validationToken"); token != "" {
@@ -281,6 +289,8 @@ func newHook(t *testing.T) *hook {
 			h.got <- n
 		}
 	}))
+	h.TLS = &tls.Config{Certificates: cert}
+	h.StartTLS()
 	t.Cleanup(h.Close)
 	return h
 }
@@ -303,9 +313,9 @@ func (e *env) heard(h *hook) map[string]any {
 }
 
 func TestGraphSubscriptions(t *testing.T) {
-	e := start(t)
-	token := e.userToken(kim, graphHost+"Mail.ReadWrite")
 	h := newHook(t)
+	e := startWith(t, sim.Config{Trust: []*x509.Certificate{h.Certificate()}})
+	token := e.userToken(kim, graphHost+"Mail.ReadWrite")
 	doc := func(pairs ...string) string {
 		d := map[string]string{"changeType": "created", "notificationUrl": h.URL + "/hook?tenant=1", "lifecycleNotificationUrl": h.URL + "/life",
 			"resource": "me/mailFolders('Inbox')/messages", "expirationDateTime": e.Now().Add(24 * time.Hour).Format(time.RFC3339), "clientState": "s3cret"}
@@ -327,6 +337,7 @@ func TestGraphSubscriptions(t *testing.T) {
 		{"expirationDateTime", e.Now().Add(8 * 24 * time.Hour).Format(time.RFC3339), "can only be 10080 minutes in the future"},
 		{"clientState", strings.Repeat("x", 129), "128"},
 		{"notificationUrl", "http://hooks.example/x", "https"},
+		{"notificationUrl", "http://localhost:8080/x", "https"},
 		{"notificationUrl", "https://192.0.2.1/x", "Unable to connect"},
 		{"notificationUrl", "https://localhost:1/x", "Unable to connect"},
 	} {
@@ -434,6 +445,44 @@ func TestGraphSubscriptions(t *testing.T) {
 	e.World().ChangeKnobs(func(k *sim.Knobs) { k.GraphSubscriptions = 1 })
 	post()
 	e.wantGraph("one too many", post(), 403, "ExtensionError", "")
+}
+
+// A notification address needs a good certificate, as with Microsoft.
+func TestGraphNotifiesWhereTheCertificateIsGood(t *testing.T) {
+	dir := t.TempDir()
+	e := startWith(t, sim.Config{Dir: dir})
+	token := e.userToken(kim, graphHost+"Mail.Read")
+	subscribe := func(to string) *answer {
+		return e.graph(token, "POST", "/subscriptions", jsonType, `{"changeType":"created","resource":"me/messages","notificationUrl":"`+to+
+			`","expirationDateTime":"`+e.Now().Add(time.Hour).Format(time.RFC3339)+`"}`)
+	}
+	e.wantGraph("of nobody known", subscribe(newHook(t).URL), 400, "ValidationError", "Could not create SSL/TLS secure channel.")
+
+	ca, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signed := func(leaf x509.Certificate) string {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.CreateCertificate(rand.Reader, &leaf, ca.Leaf, key.Public(), ca.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := newHook(t, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+		return strings.Replace(h.URL, "127.0.0.1", "localhost", 1)
+	}
+	good := x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(time.Hour)}
+	old, other := good, good
+	old.NotAfter, other.DNSNames = now.Add(-time.Hour), []string{"hooks.contoso.example"}
+	if a := subscribe(signed(good)); a.status != 201 {
+		t.Errorf("of the sim's own authority: got %d %s", a.status, a.body)
+	}
+	e.wantGraph("run out", subscribe(signed(old)), 400, "ValidationError", "Could not create SSL/TLS secure channel.")
+	e.wantGraph("of another name", subscribe(signed(other)), 400, "ValidationError", "Could not create SSL/TLS secure channel.")
 }
 
 func TestGraphReadingFaults(t *testing.T) {

@@ -30,6 +30,10 @@ type Config struct {
 	// "" is a folder that Close removes.
 	Dir string
 
+	// Trust are authorities beside the system's and the sim's own whose
+	// certificates are good for the addresses that Graph notifies.
+	Trust []*x509.Certificate
+
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: nothing is logged
 }
@@ -43,6 +47,7 @@ type Sim struct {
 	ownDir bool
 	ca     *authority
 	tls    *tls.Config
+	roots  *x509.CertPool // that the addresses of clients are checked against
 
 	https, http, smtp, smtps, imap, pop net.Listener
 
@@ -106,6 +111,12 @@ func (s *Sim) open(c Config) error {
 		return fmt.Errorf("certificate: %w", err)
 	}
 	s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if s.roots, err = x509.SystemCertPool(); err != nil {
+		return fmt.Errorf("the system's certificate authorities: %w", err)
+	}
+	for _, ca := range append([]*x509.Certificate{s.ca.cert}, c.Trust...) {
+		s.roots.AddCert(ca)
+	}
 	for _, l := range []struct {
 		at *net.Listener
 		on string

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 
@@ -14,7 +16,7 @@ import (
 
 func newSim(c *cli) *cobra.Command {
 	var cfg sim.Config
-	var world string
+	var world, trust string
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Run an imitation of Microsoft 365 to develop and test against",
@@ -33,6 +35,12 @@ Nothing in it is secret. It listens on this machine only.`,
 				}
 				cfg.World = w
 			}
+			if trust != "" {
+				var err error
+				if cfg.Trust, err = loadCertificates(trust); err != nil {
+					return err
+				}
+			}
 			cfg.Log = node.Logger(cmd.ErrOrStderr(), config.Log{Level: "warn", Format: "text"})
 			s, err := sim.Start(cmd.Context(), cfg)
 			if err != nil {
@@ -49,6 +57,7 @@ Nothing in it is secret. It listens on this machine only.`,
 	f := cmd.Flags()
 	f.StringVar(&world, "world", "", "`file` with the tenants, users and mailboxes to begin with")
 	f.StringVar(&cfg.Dir, "ca-dir", "", "`directory` in which its certificate authority is kept from run to run")
+	f.StringVar(&trust, "trust-ca", "", "PEM `file` with authorities that are good for notification addresses, beside the system's and its own")
 	f.StringVar(&cfg.HTTPS, "https", "127.0.0.1:8443", "`address` of sign-in and Graph")
 	f.StringVar(&cfg.HTTP, "http", "127.0.0.1:8026", "`address` of the same pages for browsers")
 	f.StringVar(&cfg.SMTP, "smtp", "127.0.0.1:8587", "`address` of SMTP with STARTTLS")
@@ -69,6 +78,30 @@ func loadWorld(file string) (*sim.World, error) {
 		return nil, mailgrant.Errorf(mailgrant.Invalid, err, "%s is no world: %v", file, err).Fix("compare it with docs/sim.md")
 	}
 	return w, nil
+}
+
+// loadCertificates reads all certificates of a PEM file.
+func loadCertificates(file string) ([]*x509.Certificate, error) {
+	const remedy = "name a PEM file with certificates, after --trust-ca"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, mailgrant.Errorf(mailgrant.Misset, err, "the authorities cannot be read: %v", err).Fix(remedy)
+	}
+	var all []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		ca, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, mailgrant.Errorf(mailgrant.Invalid, err, "%s has a certificate that does not read: %v", file, err).Fix(remedy)
+		}
+		all = append(all, ca)
+	}
+	if all == nil {
+		return nil, mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no certificate", file).Fix(remedy)
+	}
+	return all, nil
 }
 
 // simAt is where the parts of an imitation are.

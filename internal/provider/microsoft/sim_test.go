@@ -3,6 +3,7 @@ package microsoft
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,10 +24,10 @@ import (
 const simKim = "kim@contoso.example"
 
 // inSim is the way to Kim's mailbox in an imitation of Microsoft 365, by a right of
-// the app itself.
-func inSim(t *testing.T) (*sim.Sim, provider.Way) {
+// the app itself. Trust are whose certificates are good for notices.
+func inSim(t *testing.T, trust ...*x509.Certificate) (*sim.Sim, provider.Way) {
 	t.Helper()
-	s, err := sim.Start(context.Background(), sim.Config{World: sim.Contoso()})
+	s, err := sim.Start(context.Background(), sim.Config{World: sim.Contoso(), Trust: trust})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +140,6 @@ func TestReadsTheImitation(t *testing.T) {
 
 // The imitation tells of new mail, and of the life of the subscription.
 func TestTheImitationTells(t *testing.T) {
-	s, w := inSim(t)
-	s.ClearMail()
 	n := NewNotices()
 	door := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -152,6 +151,8 @@ func TestTheImitationTells(t *testing.T) {
 		io.WriteString(rw, reply.Body)
 	}))
 	defer door.Close()
+	s, w := inSim(t, door.Certificate())
+	s.ClearMail()
 	k := &keeper{t, map[string]bool{}, nil}
 	r := k.reading()
 	r.Push, r.PushSecret = door.URL+"/graph", "s3cret"
