@@ -19,7 +19,7 @@ var floors = []struct {
 	{"cluster", []string{"internal/cluster", "internal/store/storetest", "internal/vault/vaulttest"}},
 	{"bodies", []string{"internal/body"}},
 	{"providers", []string{"internal/provider"}},
-	{"provider parts", []string{"internal/provider/oauth", "internal/provider/wire"}},
+	{"provider parts", []string{"internal/provider/oauth", "internal/provider/wire", "internal/provider/wire/wiretest"}},
 	{"transports", []string{"internal/provider/smtp", "internal/provider/imap", "internal/provider/pop", "internal/provider/microsoft", "internal/provider/google"}},
 	{"choice", []string{"internal/provider/auto"}},
 	{"grant and access", []string{"internal/grant", "internal/access", "internal/check"}},

@@ -1,6 +1,6 @@
-// Package wire is what all transports share: the facts of a case, the step from
-// a refusal to a finding and on to a fate, and text of the other side made fit
-// to be kept.
+// Package wire is what all transports share: the call of an HTTP API, the login to
+// a mail server, the facts of a case, the step from a refusal to a finding and on
+// to a fate, and text of the other side made fit to be kept.
 package wire
 
 import (
