@@ -14,6 +14,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 // sink takes everything, as quickly as it can be taken.
@@ -59,7 +60,7 @@ func sink(conn net.Conn) {
 
 // sinkServer listens and gives its address.
 func sinkServer(tb testing.TB) string {
-	l, err := tls.Listen("tcp", "127.0.0.1:0", serverTLS())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", wiretest.ServerTLS())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -2,13 +2,9 @@ package smtp
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,23 +17,15 @@ import (
 
 // A session is one connection that is logged in.
 type session struct {
-	c     Config
-	way   provider.Way
-	token mailgrant.Token // the one it logged in with
-	mech  string
-	user  string
+	wire.Login
+	c Config
 
-	challenge string // why the last token was refused, as the server put it
-
-	raw      net.Conn // below TLS: closed when a context ends
-	conn     net.Conn
 	r        *bufio.Reader
 	caps     caps
 	greeting string
 
 	used  bool // a message was sent over this connection
 	dirty bool // a transaction may be open: RSET before the next
-	step  string
 }
 
 // caps are what the server offers.
@@ -47,123 +35,29 @@ type caps struct {
 	auth                                       []string
 }
 
-// open connects and logs in. A token that is refused gets one successor.
-func (s *session) open(ctx context.Context) error {
-	set := s.way.Settings
-	if set.SMTPHost == "" {
-		return mailgrant.Errorf(mailgrant.Misset, nil, "the provider of %s has no SMTP server set", s.way.Mailbox.Address).Fix("set smtp_host on its registration, or send by the provider's API")
-	}
-	resource := set.Resources[mailgrant.CanSMTP]
-	tok, err := s.way.Token(ctx, resource, false)
-	if err != nil {
-		return err
-	}
-	f, err := s.try(ctx, tok)
-	if f == nil {
-		return err
-	}
-	if s.tokenDoubtful(*f) {
-		if fresh, ferr := s.way.Token(ctx, resource, true); ferr == nil && fresh.Value != tok.Value {
-			if f, err = s.try(ctx, fresh); f == nil {
-				return err
-			}
-		}
-	}
-	return err
+// newSession is one that will log in as User says.
+func newSession(c Config, w provider.Way) *session {
+	set := w.Settings
+	return &session{c: c, Login: wire.Login{Way: w, User: User(w), TLS: c.TLS, Patience: c.limits.connect, Server: wire.Server{
+		Protocol: "SMTP", Host: set.SMTPHost, Port: set.SMTPPort, Implicit: set.SMTPSecurity == "tls", Resource: set.Resources[mailgrant.CanSMTP],
+		Instead: "send by the provider's API", Off: "smtp-auth-disabled-"}}}
 }
 
-// tokenDoubtful says whether a fresh token could help after a refused login. A
-// switch that is off stays off, and a limit is no doubt about the token, unless
-// the server said itself that it is the token.
-func (s *session) tokenDoubtful(f mailgrant.Finding) bool {
-	if s.mech == "" || strings.HasPrefix(f.Cause, "smtp-auth-disabled-") {
-		return false
-	}
-	return f.Retry != mailgrant.RetryLater || blamesToken(s.challenge)
+// HangUp ends the connection. The next one begins anew.
+func (s *session) HangUp() {
+	s.Login.HangUp()
+	s.r, s.used, s.dirty = nil, false, false
 }
 
-// blamesToken reads the reason that comes before the refusal: Google's and
-// Microsoft's form, and that of RFC 7628 section 3.2.2.
-func blamesToken(challenge string) bool {
-	var c struct {
-		Status string `json:"status"`
-	}
-	return json.Unmarshal([]byte(challenge), &c) == nil && (c.Status == "401" || c.Status == "invalid_token")
-}
-
-// try makes one connection with one token. A finding comes back when it was the
-// login that was refused.
-func (s *session) try(ctx context.Context, tok mailgrant.Token) (*mailgrant.Finding, error) {
-	s.hangUp()
-	s.token, s.used, s.dirty = tok, false, false
-	s.user, s.mech, s.challenge = "", "", ""
-	f, err := s.connect(ctx)
-	if ctx.Err() != nil && err != nil {
-		err = context.Cause(ctx)
-	}
-	if err == nil && f == nil {
-		return nil, nil
-	}
-	s.hangUp()
-	if f != nil {
-		return f, wire.Error(*f, nil, "%s did not accept the login of %s", s.way.Settings.SMTPHost, s.way.Mailbox.Address)
-	}
-	return nil, s.notOpened(err)
-}
-
-// notOpened says why there is no connection.
-func (s *session) notOpened(err error) error {
-	var e *mailgrant.Error
-	if errors.As(err, &e) && (e.Finding != nil || e.Code == mailgrant.Misset) {
-		return e
-	}
-	f := s.explain(reply{}, "", err)
-	return wire.Error(f, err, "no SMTP session with %s could be opened", s.way.Settings.SMTPHost)
-}
-
-func (s *session) hangUp() {
-	if s.conn != nil {
-		s.conn.Close()
-		s.conn, s.r = nil, nil
-	}
-}
-
-// connect dials and goes up to the login. When ctx ends the connection does.
-func (s *session) connect(ctx context.Context) (*mailgrant.Finding, error) {
-	if err := s.dial(ctx); err != nil {
-		return nil, err
-	}
-	raw := s.raw
-	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	if err := s.greet(ctx); err != nil {
-		return nil, err
-	}
-	return s.login()
-}
-
-func (s *session) dial(ctx context.Context) error {
-	set := s.way.Settings
-	s.step = "connect"
-	ctx, cancel := context.WithTimeout(ctx, s.c.limits.connect)
-	defer cancel()
-	conn, err := s.way.Dial(ctx, "tcp", net.JoinHostPort(set.SMTPHost, strconv.Itoa(set.SMTPPort)))
-	if err != nil {
-		return err
-	}
-	s.raw, s.conn = conn, conn
-	return nil
-}
-
-// greet comes as far as a secured connection with its capabilities known.
-func (s *session) greet(ctx context.Context) error {
-	set, lim := s.way.Settings, s.c.limits
-	if set.SMTPSecurity == "tls" {
-		if err := s.secure(ctx); err != nil {
+// Greet comes as far as a secured connection with its capabilities known.
+func (s *session) Greet() error {
+	if s.Implicit {
+		if err := s.Secure(); err != nil {
 			return err
 		}
 	}
-	s.r = bufio.NewReaderSize(s.conn, readAhead)
-	s.conn.SetDeadline(time.Now().Add(lim.greeting))
+	s.r = bufio.NewReaderSize(s.Conn, readAhead)
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.greeting))
 	greeting, err := readReply(s.r)
 	if err != nil {
 		return err
@@ -172,22 +66,17 @@ func (s *session) greet(ctx context.Context) error {
 		return s.refusedBy(greeting)
 	}
 	s.greeting = greeting.text()
-	if err := s.ehlo(); err != nil {
+	if err := s.ehlo(); err != nil || s.Implicit {
 		return err
 	}
-	if set.SMTPSecurity == "tls" {
-		return nil
-	}
-	return s.startTLS(ctx)
+	return s.startTLS()
 }
 
-// startTLS secures the connection, or fails: an answer without STARTTLS may be
-// somebody on the way who took it out. RFC 8314, RFC 3207 section 4.2.
-func (s *session) startTLS(ctx context.Context) error {
-	s.step = "starttls"
+// startTLS secures the connection, or fails. RFC 3207 section 4.2.
+func (s *session) startTLS() error {
+	s.Step = "starttls"
 	if !s.caps.starttls {
-		return mailgrant.Errorf(mailgrant.Misset, nil, "%s does not offer STARTTLS, and nothing is sent without TLS", s.way.Settings.SMTPHost).
-			With(s.explain(reply{}, "STARTTLS is not supported by the server", nil))
+		return s.NoTLS("STARTTLS", s.explain(reply{}, "STARTTLS is not supported by the server"))
 	}
 	r, err := s.command("STARTTLS")
 	if err != nil {
@@ -199,30 +88,16 @@ func (s *session) startTLS(ctx context.Context) error {
 	if s.r.Buffered() > 0 {
 		return fmt.Errorf("%w: it goes on in the clear after STARTTLS", errGarbled)
 	}
-	if err := s.secure(ctx); err != nil {
+	if err := s.Secure(); err != nil {
 		return err
 	}
-	s.r.Reset(s.conn)
 	return s.ehlo()
 }
 
-func (s *session) secure(ctx context.Context) error {
-	s.step = "tls"
-	cfg := s.c.TLS(s.way.Settings.SMTPHost, s.way.CAFile)
-	cfg.DynamicRecordSizingDisabled = true // one record a message, not ten
-	conn := tls.Client(s.conn, cfg)
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.connect))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS with %s: %w", s.way.Settings.SMTPHost, err)
-	}
-	s.conn = conn
-	return nil
-}
-
 func (s *session) ehlo() error {
-	s.step = "ehlo"
+	s.Step = "ehlo"
 	ip := ""
-	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok {
+	if a, ok := s.Conn.LocalAddr().(*net.TCPAddr); ok {
 		ip = a.IP.String()
 	}
 	r, err := s.command("EHLO " + ehloName(s.c.Hostname, ip))
@@ -265,8 +140,8 @@ func readCaps(lines []string) (c caps) {
 
 // command sends one line and reads its reply.
 func (s *session) command(line string) (reply, error) {
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.command))
-	if _, err := s.conn.Write([]byte(line + "\r\n")); err != nil {
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.command))
+	if _, err := s.Conn.Write([]byte(line + "\r\n")); err != nil {
 		return reply{}, err
 	}
 	return readReply(s.r)
@@ -282,61 +157,30 @@ func inline(template string) int {
 	return 512
 }
 
-// login proves who we are. A finding comes back when the server says no.
-func (s *session) login() (*mailgrant.Finding, error) {
-	s.step = "smtp-auth"
-	s.mech = s.mechanism()
-	if s.mech == "" {
-		f := s.explain(reply{}, "504 5.7.4 Unrecognized authentication type: the server offers AUTH "+strings.Join(s.caps.auth, " ")+" and not XOAUTH2", nil)
+// LogIn proves who we are.
+func (s *session) LogIn() (*mailgrant.Finding, error) {
+	s.Step = "smtp-auth"
+	if !s.Choose(func(m string) bool { return slices.Contains(s.caps.auth, m) }) {
+		f := s.explain(reply{}, "504 5.7.4 Unrecognized authentication type: the server offers AUTH "+strings.Join(s.caps.auth, " ")+" and not XOAUTH2")
 		return &f, nil
 	}
-	s.user = User(s.way)
-	resp := base64.StdEncoding.EncodeToString(s.response())
-	line := "AUTH " + s.mech
-	waits := len(line)+1+len(resp)+2 > inline(s.way.Settings.Template)
+	line, resp := "AUTH "+s.Mech, s.Response()
+	waits := len(line)+1+len(resp)+2 > inline(s.Way.Settings.Template)
 	if !waits {
 		line += " " + resp
 	}
 	r, err := s.command(line)
-	if err != nil {
+	if err == nil && waits && r.code == 334 {
+		r, err = s.command(resp)
+	}
+	if err == nil && r.code == 334 { // the reason, before the refusal
+		r, err = s.command(s.Challenged(strings.Join(r.lines, "")))
+	}
+	if err != nil || r.code == 235 {
 		return nil, err
 	}
-	if waits && r.code == 334 {
-		if r, err = s.command(resp); err != nil {
-			return nil, err
-		}
-	}
-	if r.code == 334 { // the reason, before the refusal
-		s.challenge = decodeChallenge(strings.Join(r.lines, ""))
-		answer := ""
-		if s.mech == "OAUTHBEARER" {
-			answer = "AQ=="
-		}
-		if r, err = s.command(answer); err != nil {
-			return nil, err
-		}
-	}
-	if r.code == 235 {
-		return nil, nil
-	}
-	f := s.explain(r, s.challenge, nil)
+	f := s.explain(r, s.Challenge)
 	return &f, nil
-}
-
-// mechanism is the first of the template's that the server offers.
-func (s *session) mechanism() string {
-	want := s.way.Settings.SASL
-	if len(want) == 0 {
-		want = []string{"XOAUTH2", "OAUTHBEARER"}
-	}
-	for _, m := range want {
-		for _, have := range s.caps.auth {
-			if m = strings.ToUpper(m); m == have && (m == "XOAUTH2" || m == "OAUTHBEARER") {
-				return m
-			}
-		}
-	}
-	return ""
 }
 
 // User is the name that goes with the token: the signed-in user, or for a grant
@@ -359,53 +203,15 @@ func User(w provider.Way) string {
 	return w.Mailbox.Address
 }
 
-func (s *session) response() []byte {
-	token := s.token.Value.Reveal()
-	if s.mech == "OAUTHBEARER" { // RFC 7628 section 3.1
-		set := s.way.Settings
-		name := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(s.user)
-		return fmt.Appendf(nil, "n,a=%s,\x01host=%s\x01port=%d\x01auth=Bearer %s\x01\x01", name, set.SMTPHost, set.SMTPPort, token)
-	}
-	return []byte("user=" + s.user + "\x01auth=Bearer " + token + "\x01\x01")
-}
-
-// decodeChallenge is the JSON in a 334, as text.
-func decodeChallenge(s string) string {
-	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
-	if err != nil {
-		return wire.Clean(s, wire.ReplyMax)
-	}
-	return wire.Clean(string(b), wire.ReplyMax)
-}
-
 // refusedBy makes an error of a reply on the way to a session.
 func (s *session) refusedBy(r reply) error {
-	f := s.explain(r, "", nil)
-	return wire.Error(f, nil, "%s does not let us in: %s", s.way.Settings.SMTPHost, r.text())
+	return wire.Error(s.explain(r, ""), nil, "%s does not let us in: %s", s.Host, r.text())
 }
 
-// explain asks diagnosis, with all that is known of this case.
-func (s *session) explain(r reply, more string, err error) mailgrant.Finding {
-	set := s.way.Settings
-	facts := wire.Facts(s.way, s.token, s.step)
-	facts["host"], facts["port"] = set.SMTPHost, strconv.Itoa(set.SMTPPort)
-	facts["tls"] = map[bool]string{true: "implicit", false: "starttls"}[set.SMTPSecurity == "tls"]
-	if s.mech != "" {
-		facts["auth_mech"], facts["xoauth2_user"] = strings.ToLower(s.mech), s.user
-	}
-	text := r.text()
-	if more != "" {
-		text = strings.TrimSpace(more + " " + text)
-	}
-	if v := s.token.Value.Reveal(); len(v) >= 16 { // a server may say it back
-		text = strings.ReplaceAll(text, v, "[secret]")
-	}
-	if text == "" && err != nil {
-		text = err.Error()
-	}
-	protocol := "smtp"
-	if r.code == 0 && more == "" {
-		protocol = "network"
-	}
-	return diagnose.Explain(diagnose.Failure{Text: text, Protocol: protocol, Context: facts, SMTPCode: r.code, Enhanced: r.enhanced(), Err: err})
+// Explain says why there is no connection, or none any more.
+func (s *session) Explain(err error) mailgrant.Finding { return s.Diagnose(diagnose.Failure{Err: err}) }
+
+// explain asks diagnosis about a reply, or about what is known instead or more of it.
+func (s *session) explain(r reply, more string) mailgrant.Finding {
+	return s.Diagnose(diagnose.Failure{Protocol: "smtp", Text: strings.TrimSpace(more + " " + r.text()), SMTPCode: r.code, Enhanced: r.enhanced()})
 }

@@ -17,22 +17,10 @@ type Seen struct {
 
 // Look connects as far as the secured EHLO and leaves again. For a check.
 func Look(ctx context.Context, c Config, w provider.Way) (Seen, error) {
-	s := &session{c: c.ready(), way: w}
-	defer s.hangUp()
-	var seen Seen
-	err := s.dial(ctx)
-	if err == nil {
-		raw := s.raw
-		defer context.AfterFunc(ctx, func() { raw.Close() })()
-		err = s.greet(ctx)
+	s := newSession(c.ready(), w)
+	if err := s.Look(ctx, s); err != nil {
+		return Seen{}, err
 	}
-	if err != nil {
-		return seen, s.notOpened(err)
-	}
-	seen.Greeting, seen.Auth, seen.SizeMax = s.greeting, s.caps.auth, s.caps.sizeMax
-	if t, ok := s.conn.(*tls.Conn); ok {
-		seen.TLS = t.ConnectionState()
-	}
-	s.Close()
-	return seen, nil
+	defer s.Close()
+	return Seen{Greeting: s.greeting, TLS: s.Conn.TLS(), Auth: s.caps.auth, SizeMax: s.caps.sizeMax}, nil
 }

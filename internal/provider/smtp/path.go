@@ -46,7 +46,7 @@ func (s *session) withoutUTF8(h *provider.Handover) *provider.Outcome {
 	const raw = "553 5.6.7 non-ASCII addresses not permitted"
 	bad := func() *provider.Outcome {
 		return refused("message-invalid", "Address with letters outside ASCII",
-			"The message has an address with letters outside ASCII, and "+s.way.Settings.SMTPHost+" does not take those.", "Use an address in ASCII.", raw)
+			"The message has an address with letters outside ASCII, and "+s.Host+" does not take those.", "Use an address in ASCII.", raw)
 	}
 	if _, why := path(h.From, false); why != "" && h.From != "" {
 		return bad()
@@ -65,7 +65,7 @@ func (s *session) withoutUTF8(h *provider.Handover) *provider.Outcome {
 		return bad()
 	}
 	if head.EightBit && !s.caps.eightBit {
-		return refused("message-invalid", "Message with 8-bit text", "The header has 8-bit text and "+s.way.Settings.SMTPHost+" takes 7-bit only.",
+		return refused("message-invalid", "Message with 8-bit text", "The header has 8-bit text and "+s.Host+" takes 7-bit only.",
 			"Send it with encoded words in the header.", "554 5.6.3 conversion required but not done")
 	}
 	return nil
@@ -73,5 +73,5 @@ func (s *session) withoutUTF8(h *provider.Handover) *provider.Outcome {
 
 // failure is what is known of a fault of the way.
 func (s *session) failure() diagnose.Failure {
-	return diagnose.Failure{Protocol: "network", Context: map[string]any{"host": s.way.Settings.SMTPHost, "step": s.step, "mailbox": s.way.Mailbox.Address}}
+	return diagnose.Failure{Protocol: "network", Context: map[string]any{"host": s.Host, "step": s.Step, "mailbox": s.Way.Mailbox.Address}}
 }

@@ -3,7 +3,6 @@ package smtp
 import (
 	"bufio"
 	"errors"
-	"io"
 	"strings"
 
 	"github.com/mailgrant/mailgrant/internal/provider/wire"
@@ -11,9 +10,7 @@ import (
 
 // The bounds of one reply. SM-16.
 const (
-	lineMax   = 2 << 10 // kept of a line
-	linesMax  = 100     // kept of a reply
-	answerMax = 1 << 20 // read of a reply, kept or not
+	linesMax  = 100 // kept of a reply
 	readAhead = 4 << 10
 )
 
@@ -55,22 +52,19 @@ func (r reply) enhanced() string {
 	return s
 }
 
-var (
-	errGarbled = errors.New("the server's answer is not SMTP")
-	errFlood   = errors.New("the server's answer does not end")
-)
+var errGarbled = errors.New("the server's answer is not SMTP")
 
 // readReply reads one reply. The lines beyond the bounds are passed over, so
 // that a talkative server is still understood; one without end is not.
 func readReply(r *bufio.Reader) (reply, error) {
 	var out reply
-	for left := answerMax; ; {
-		line, n, err := readLine(r)
+	for left := wire.AnswerMax; ; {
+		line, n, err := wire.ReadLine(r)
 		if err != nil {
 			return out, err
 		}
 		if left -= n; left < 0 {
-			return out, errFlood
+			return out, wire.ErrFlood
 		}
 		code, more, text, ok := parseLine(line)
 		if !ok || out.code != 0 && code != out.code {
@@ -84,24 +78,6 @@ func readReply(r *bufio.Reader) (reply, error) {
 			return out, nil
 		}
 	}
-}
-
-// readLine reads a line, keeps its first part, and says how long it was.
-func readLine(r *bufio.Reader) (line string, n int, err error) {
-	part, err := r.ReadSlice('\n')
-	n = len(part)
-	line = string(part[:min(n, lineMax)])
-	for errors.Is(err, bufio.ErrBufferFull) {
-		if n > answerMax {
-			return "", n, errFlood
-		}
-		part, err = r.ReadSlice('\n')
-		n += len(part)
-	}
-	if err == io.EOF && n > 0 {
-		err = io.ErrUnexpectedEOF
-	}
-	return strings.TrimRight(line, "\r\n"), n, err
 }
 
 func parseLine(l string) (code int, more bool, text string, ok bool) {

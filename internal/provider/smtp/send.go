@@ -31,11 +31,11 @@ type parcel struct {
 // Send hands one message over. A connection that the server gave up while it
 // lay idle is replaced, as nothing had been sent over it.
 func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outcome {
-	if s.conn != nil && s.r.Buffered() > 0 { // it said something unasked: good-bye, most likely
-		s.hangUp()
+	if s.Conn != nil && s.r.Buffered() > 0 { // it said something unasked: good-bye, most likely
+		s.HangUp()
 	}
-	if s.conn == nil {
-		if err := s.open(ctx); err != nil {
+	if s.Conn == nil {
+		if err := s.Open(ctx, s); err != nil {
 			return s.broken(err)
 		}
 	}
@@ -49,19 +49,18 @@ func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outco
 			return wire.Failed(err, s.failure())
 		}
 		p.body = body
-		raw := s.raw
-		stop := context.AfterFunc(ctx, func() { raw.Close() })
+		stop := s.Conn.CloseWith(ctx)
 		result, stale := s.hand(p)
 		stop()
 		body.Close()
 		if !stale || ctx.Err() != nil {
 			if result.Broken {
-				s.hangUp()
+				s.HangUp()
 			}
 			return result
 		}
-		s.hangUp()
-		if err := s.open(ctx); err != nil {
+		s.HangUp()
+		if err := s.Open(ctx, s); err != nil {
 			return s.broken(err)
 		}
 	}
@@ -69,14 +68,13 @@ func (s *session) Send(ctx context.Context, h *provider.Handover) provider.Outco
 
 // Close takes leave. Nobody waits for the answer.
 func (s *session) Close() error {
-	if s.conn == nil {
+	if s.Conn == nil {
 		return nil
 	}
-	s.conn.SetDeadline(time.Now().Add(time.Second))
-	s.conn.Write([]byte("QUIT\r\n"))
-	err := s.conn.Close()
-	s.conn, s.r = nil, nil
-	return err
+	s.Conn.SetDeadline(time.Now().Add(time.Second))
+	s.Conn.Write([]byte("QUIT\r\n"))
+	s.HangUp()
+	return nil
 }
 
 func (s *session) broken(err error) provider.Outcome {
@@ -90,11 +88,11 @@ func (s *session) broken(err error) provider.Outcome {
 func (s *session) pack(h *provider.Handover) (*parcel, *provider.Outcome) {
 	if s.caps.sizeMax > 0 && h.Size > s.caps.sizeMax {
 		return nil, refused("message-too-large", "Message too large",
-			fmt.Sprintf("The message has %d bytes and %s takes %d.", h.Size, s.way.Settings.SMTPHost, s.caps.sizeMax), "Send it with smaller attachments.", "552 5.3.4 message size exceeds the server's limit")
+			fmt.Sprintf("The message has %d bytes and %s takes %d.", h.Size, s.Host, s.caps.sizeMax), "Send it with smaller attachments.", "552 5.3.4 message size exceeds the server's limit")
 	}
 	if h.EightBit && !s.caps.eightBit {
 		return nil, refused("message-invalid", "Message with 8-bit text",
-			"The message has 8-bit text and "+s.way.Settings.SMTPHost+" takes 7-bit only.", "Send it with the encoding quoted-printable or base64.", "554 5.6.3 conversion required but not done")
+			"The message has 8-bit text and "+s.Host+" takes 7-bit only.", "Send it with the encoding quoted-printable or base64.", "554 5.6.3 conversion required but not done")
 	}
 	utf8 := h.UTF8 && s.caps.utf8
 	if h.UTF8 && !utf8 {
@@ -149,7 +147,7 @@ func (s *session) hand(p *parcel) (out provider.Outcome, stale bool) {
 	}
 	s.used = true
 	if err != nil {
-		s.step = "smtp-mail"
+		s.Step = "smtp-mail"
 		return s.broken(err), false
 	}
 	if !p.all.good() {
@@ -181,7 +179,7 @@ func (s *session) abandon(p *parcel) bool {
 	s.dirty = true
 	if p.data.code == 354 {
 		if _, err := s.command("."); err != nil {
-			s.hangUp()
+			s.HangUp()
 		}
 	}
 	return false
@@ -253,8 +251,8 @@ var bufPool = sync.Pool{New: func() any { b := make([]byte, 0, windowMax+1024); 
 
 // exchange sends commands and reads a reply to each.
 func (s *session) exchange(p *parcel, cmd []byte, into []*reply) error {
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.command))
-	if _, err := s.conn.Write(cmd); err != nil {
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.command))
+	if _, err := s.Conn.Write(cmd); err != nil {
 		return err
 	}
 	for _, r := range into {
@@ -273,7 +271,7 @@ func (s *session) exchange(p *parcel, cmd []byte, into []*reply) error {
 // body sends the message and hears what became of it. From the moment the final
 // dot may have left until the answer nobody knows. RE-10.
 func (s *session) body(p *parcel) provider.Outcome {
-	s.step = "smtp-data"
+	s.Step = "smtp-data"
 	if s.r.Buffered() > 0 { // an answer to what it has not seen
 		return s.broken(errGarbled)
 	}
@@ -290,7 +288,7 @@ func (s *session) body(p *parcel) provider.Outcome {
 	if err != nil {
 		return s.uncertain(err)
 	}
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.dot))
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.dot))
 	r, err := readReply(s.r)
 	if err != nil {
 		return s.uncertain(err)
@@ -318,8 +316,8 @@ func copyBody(d *dots, r io.Reader) error {
 type blockWriter struct{ s *session }
 
 func (w blockWriter) Write(p []byte) (int, error) {
-	w.s.conn.SetDeadline(time.Now().Add(w.s.c.limits.block))
-	return w.s.conn.Write(p)
+	w.s.Conn.SetDeadline(time.Now().Add(w.s.c.limits.block))
+	return w.s.Conn.Write(p)
 }
 
 // unfinished is a message that broke off before its end: the server cannot have
@@ -332,7 +330,7 @@ func (s *session) unfinished(d *dots, err error) provider.Outcome {
 		return *out
 	}
 	if d.err != nil && d.out {
-		s.conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		s.Conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 		if r, rerr := readReply(s.r); rerr == nil && r.code >= 400 {
 			out := s.answered(r, "smtp-data")
 			out.Broken = true
@@ -343,15 +341,15 @@ func (s *session) unfinished(d *dots, err error) provider.Outcome {
 }
 
 func (s *session) uncertain(err error) provider.Outcome {
-	f := s.explain(reply{}, "", err)
-	f.Sentence = "The message was sent whole, but the answer of " + s.way.Settings.SMTPHost + " was lost: it may have been taken."
+	f := s.Explain(err)
+	f.Sentence = "The message was sent whole, but the answer of " + s.Host + " was lost: it may have been taken."
 	return provider.Outcome{Fate: mailgrant.FateUncertain, Finding: &f, Reply: wire.Clean(err.Error(), wire.ReplyMax), Broken: true}
 }
 
 // answered makes an outcome of a reply that is no consent.
 func (s *session) answered(r reply, step string) provider.Outcome {
-	s.step = step
-	f := s.explain(r, "", nil)
+	s.Step = step
+	f := s.explain(r, "")
 	return provider.Outcome{Fate: fate(r, f), Reply: r.text(), Finding: &f, RetryAfter: f.RetryAfter, Broken: r.code < 400 || r.code == 421 || f.Retry == mailgrant.RetryNow}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 // foreign is a server that we did not write.
@@ -61,7 +61,7 @@ func (xoauth2) Next(resp []byte) ([]byte, bool, error) {
 func TestSM02ForeignServer(t *testing.T) {
 	f := &foreign{}
 	s := gosmtp.NewServer(f)
-	s.TLSConfig, s.Domain, s.EnableSMTPUTF8, s.MaxLineLength = serverTLS(), "mx.example", true, 4096
+	s.TLSConfig, s.Domain, s.EnableSMTPUTF8, s.MaxLineLength = wiretest.ServerTLS(), "mx.example", true, 4096
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -89,39 +89,9 @@ func TestSM02ForeignServer(t *testing.T) {
 
 // silent is a server that goes along until it hears word, and then says nothing.
 func silent(t *testing.T, word string) (addr string, heard <-chan struct{}) {
-	l, err := tls.Listen("tcp", "127.0.0.1:0", serverTLS())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ch := make(chan struct{})
-	done := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-done })
-	go func() {
-		defer close(done)
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		io.WriteString(c, "220 ready\r\n")
-		for r := bufio.NewReader(c); ; {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				return
-			}
-			verb := strings.Fields(line + " ?")[0]
-			if verb == word {
-				close(ch)
-				io.Copy(io.Discard, r)
-				return
-			}
-			io.WriteString(c, map[string]string{"EHLO": "250-x\r\n250-PIPELINING\r\n250 AUTH XOAUTH2", "AUTH": "235 ok", "DATA": "354 go", "MAIL": "250 ok", "RCPT": "250 ok"}[verb])
-			if verb == "EHLO" || verb == "AUTH" || verb == "DATA" || verb == "MAIL" || verb == "RCPT" {
-				io.WriteString(c, "\r\n")
-			}
-		}
-	}()
-	return l.Addr().String(), ch
+	return wiretest.Silent(t, "220 ready", word, func(verb string) string {
+		return map[string]string{"EHLO": "250-x\r\n250-PIPELINING\r\n250 AUTH XOAUTH2\r\n", "AUTH": "235 ok\r\n", "DATA": "354 go\r\n", "MAIL": "250 ok\r\n", "RCPT": "250 ok\r\n"}[verb]
+	})
 }
 
 // A context that ends frees the sender at once, whatever the server does; after
@@ -241,8 +211,9 @@ func TestSessionKeepsNoSecret(t *testing.T) {
 	w.Token = func(context.Context, string, bool) (mailgrant.Token, error) {
 		return mailgrant.Token{Value: mailgrant.NewSecret("a-token-that-must-not-be-seen")}, nil
 	}
-	s := &session{c: config(), way: w, token: mailgrant.Token{Value: mailgrant.NewSecret("a-token-that-must-not-be-seen")}}
-	f := s.explain(reply{code: 535, lines: []string{"5.7.8 Bearer a-token-that-must-not-be-seen is bad"}}, "", nil)
+	s := newSession(config(), w)
+	s.Token = mailgrant.Token{Value: mailgrant.NewSecret("a-token-that-must-not-be-seen")}
+	f := s.explain(reply{code: 535, lines: []string{"5.7.8 Bearer a-token-that-must-not-be-seen is bad"}}, "")
 	if strings.Contains(f.Raw+f.Sentence, "must-not-be-seen") {
 		t.Errorf("got %+v", f)
 	}
@@ -327,7 +298,7 @@ func TestRE11NoWayThere(t *testing.T) {
 	} {
 		w := wayTo("127.0.0.1:1", "tls")
 		w.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, c.err }
-		s := &session{c: config().ready(), way: w}
+		s := newSession(config().ready(), w)
 		out := s.Send(t.Context(), handover("x\r\n", "b@example.net"))
 		if out.Finding == nil || out.Finding.Cause != c.cause || out.Fate == mailgrant.FateRefused || out.Fate == mailgrant.FateUncertain || !out.Broken {
 			t.Errorf("%s: got %+v, %+v", c.name, out, out.Finding)

@@ -45,8 +45,8 @@ var rfcTimeouts = timeouts{connect: 30 * time.Second, greeting: 5 * time.Minute,
 func Transport(c Config) provider.Transport {
 	c = c.ready()
 	return provider.Transport{Name: Name, Open: func(ctx context.Context, w provider.Way) (provider.Session, error) {
-		s := &session{c: c, way: w}
-		if err := s.open(ctx); err != nil {
+		s := newSession(c, w)
+		if err := s.Open(ctx, s); err != nil {
 			return nil, err
 		}
 		return s, nil
@@ -57,11 +57,6 @@ func Transport(c Config) provider.Transport {
 func (c Config) ready() Config {
 	if c.limits == (timeouts{}) {
 		c.limits = rfcTimeouts
-	}
-	if c.TLS == nil {
-		c.TLS = func(serverName, _ string) *tls.Config {
-			return &tls.Config{ServerName: serverName, MinVersion: tls.VersionTLS12}
-		}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
