@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 // elsewhere says that the test process is the server of a benchmark.
@@ -101,11 +102,11 @@ func (s standIn) answer(line string) string {
 
 // beServer is what TestMain does in the server's process: its memory is not ours.
 func beServer(n int) {
-	l, err := tls.Listen("tcp", "127.0.0.1:0", serverTLS())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", wiretest.ServerTLS())
 	if err != nil {
 		panic(err)
 	}
-	cert, _ := pair()
+	cert, _ := wiretest.Pair()
 	fmt.Println(l.Addr())
 	pem.Encode(os.Stdout, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
 	os.Stdout.Close()

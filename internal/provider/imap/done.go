@@ -22,7 +22,7 @@ func (s *session) Done(ctx context.Context, remotes []string, what mailgrant.Aft
 		return nil
 	}
 	defer s.during(ctx, "imap-"+string(what), &err)()
-	if s.link == nil {
+	if s.Conn == nil {
 		return net.ErrClosed
 	}
 	target := ""
@@ -132,7 +132,7 @@ func (s *session) expunge(set string) error {
 	if !s.told {
 		s.told = true
 		s.c.Log.Warn("the server cannot delete single messages (no UIDPLUS): they are marked as deleted and stay until somebody expunges the folder",
-			"mailbox", s.way.Mailbox.ID, "host", s.way.Settings.IMAPHost)
+			"mailbox", s.Way.Mailbox.ID, "host", s.Host)
 	}
 	return nil
 }

@@ -16,11 +16,13 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 // answers plays a server that does right, but for the answer to one command.
 func answers(conn net.Conn, verb string, attack func(w io.Writer, tag string)) {
-	c := tls.Server(conn, serverTLS())
+	c := tls.Server(conn, wiretest.ServerTLS())
 	defer conn.Close()
 	if verb == "" {
 		attack(c, "*")
@@ -126,7 +128,7 @@ var attacks = []struct {
 // IM-06: whatever a server sends, the session ends, nothing panics, and little
 // is read.
 func TestIM06HostileServers(t *testing.T) {
-	pair()
+	wiretest.Pair()
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
 			w := wayTo("imap.example:993", "tls")
@@ -203,7 +205,7 @@ func readAll(t *testing.T, w provider.Way) error {
 func TestAnswersInAllPieces(t *testing.T) {
 	said := "* OK [CODE x] text {5}\r\n* LIST (\\a) \"/\" {3}\r\na}b\r\n* LIST () NIL {3+}\r\n{3}\r\n* 1 FETCH (UID 7 FLAGS (\\Seen) BODY[] {13}\r\n{3}\r\nabc)\r\n\r\n X (\"a\\\"b\" {1}\r\n) y))\r\nA1 OK done\r\n"
 	read := func(r io.Reader) string {
-		l := &link{conn: readOnly{r: r}, left: floodMax, bodies: true, patience: time.Minute}
+		l := &link{conn: wire.NewConn(readOnly{r: r}), left: floodMax, bodies: true, patience: time.Minute}
 		defer l.idle()
 		var out strings.Builder
 		for {
@@ -260,8 +262,10 @@ func FuzzAnswers(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l := &link{conn: readOnly{r: strings.NewReader(string(b))}, left: 1 << 20, bodies: true, patience: time.Minute}
-		s := &session{c: Config{}.ready(), link: l, chosen: &tracked{}}
+		s := &session{c: Config{}.ready(), chosen: &tracked{}}
+		s.Conn = wire.NewConn(readOnly{r: strings.NewReader(string(b))})
+		s.link = link{conn: s.Conn, left: 1 << 20, bodies: true, patience: time.Minute}
+		l := &s.link
 		defer l.idle()
 		for {
 			r, err := s.next()

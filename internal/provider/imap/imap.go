@@ -58,15 +58,16 @@ func Reader(c Config) provider.Reader {
 	return provider.Reader{
 		Name: Name,
 		Open: func(ctx context.Context, w provider.Way, r provider.Reading) (provider.Inbox, error) {
-			s := &session{c: c, way: w, reading: r}
+			s := newSession(c, w)
+			s.reading = r
 			if err := s.open(ctx); err != nil {
 				return nil, err
 			}
 			return s, nil
 		},
 		Folders: func(ctx context.Context, w provider.Way) ([]provider.Folder, error) {
-			s := &session{c: c, way: w}
-			if err := s.login(ctx); err != nil {
+			s := newSession(c, w)
+			if err := s.Open(ctx, s); err != nil {
 				return nil, err
 			}
 			defer s.Close()
@@ -81,11 +82,6 @@ func Reader(c Config) provider.Reader {
 func (c Config) ready() Config {
 	if c.limits == (timeouts{}) {
 		c.limits = usual
-	}
-	if c.TLS == nil {
-		c.TLS = func(serverName, _ string) *tls.Config {
-			return &tls.Config{ServerName: serverName, MinVersion: tls.VersionTLS12}
-		}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

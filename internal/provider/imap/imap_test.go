@@ -3,23 +3,13 @@ package imap
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +18,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 func TestMain(m *testing.M) {
@@ -38,93 +29,24 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// pair is a certificate for imap.example and 127.0.0.1, good in a bubble's year
-// 2000 too, and the roots that trust it.
-var pair = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"imap.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
-	if err != nil {
-		panic(err)
-	}
-	leaf, _ := x509.ParseCertificate(der)
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: k}, roots
-})
+func config() Config { return Config{TLS: wiretest.ClientTLS} }
 
-func serverTLS() *tls.Config {
-	cert, _ := pair()
-	return &tls.Config{Certificates: []tls.Certificate{cert}}
-}
-
-func config() Config {
-	_, roots := pair()
-	return Config{TLS: func(name, _ string) *tls.Config {
-		return &tls.Config{ServerName: name, RootCAs: roots, MinVersion: tls.VersionTLS12}
-	}}
-}
-
-// wayTo is the way of alex@contoso.example through a server at addr.
+// wayTo is a way through a server at addr.
 func wayTo(addr, security string) provider.Way {
-	host, port, _ := net.SplitHostPort(addr)
-	n, _ := strconv.Atoi(port)
-	return provider.Way{
-		Mailbox:  mailgrant.Mailbox{Address: "alex@contoso.example", Kind: mailgrant.MailboxOwn},
-		Grant:    mailgrant.Grant{Flow: mailgrant.FlowCode, Mailbox: "alex@contoso.example"},
-		Settings: provider.Settings{Template: "generic", IMAPHost: host, IMAPPort: n, IMAPSecurity: security, SASL: []string{"OAUTHBEARER", "XOAUTH2"}},
-		Dial:     new(net.Dialer).DialContext,
-		Token: func(_ context.Context, _ string, fresh bool) (mailgrant.Token, error) {
-			if fresh {
-				return mailgrant.Token{Value: mailgrant.NewSecret("fresh")}, nil
-			}
-			return mailgrant.Token{Value: mailgrant.NewSecret("token")}, nil
-		},
-	}
+	w := wiretest.Way()
+	w.Settings.IMAPHost, w.Settings.IMAPPort = wiretest.HostPort(addr)
+	w.Settings.IMAPSecurity, w.Settings.SASL = security, []string{"OAUTHBEARER", "XOAUTH2"}
+	return w
 }
 
-// A dialogue is a file: settings, what we do with what must come of it, an empty
-// line, and what is said. C: is expected of us, S: is the server's answer, RAW:
-// one without line end, TLS a handshake, DROP ends the connection, NEXT waits
-// for another one, QUIET passes that much time. LOGIN and SELECT stand for what
-// is always the same. {token} is the response for "token", {fresh} for "fresh".
-type dialogue struct {
-	set   map[string]string
-	steps [][2]string // do, want
-	lines []string
-}
-
-func readDialogue(t *testing.T, file string) dialogue {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, _ := strings.Cut(string(b), "\n\n")
-	d := dialogue{set: map[string]string{}}
-	for _, l := range strings.Split(head, "\n") {
-		k, v, _ := strings.Cut(l, ":")
-		v = strings.TrimSpace(v)
-		switch {
-		case strings.HasPrefix(l, "#"):
-		case k == "do":
-			d.steps = append(d.steps, [2]string{v, ""})
-		case k == "want":
-			d.steps[len(d.steps)-1][1] = v
-		default:
-			d.set[k] = v
-		}
-	}
-	for _, l := range strings.Split(rest, "\n") {
-		if l != "" && !strings.HasPrefix(l, "#") {
-			d.lines = append(d.lines, macro(l)...)
-		}
-	}
-	return d
+// TestDialogues: besides what all dialogues have, RAW: is an answer without line
+// end, and QUIET passes that much time. LOGIN and SELECT stand for what is always
+// the same; {long} is a long line. Among the settings is what we do ("do") with
+// what must come of it ("want").
+func TestDialogues(t *testing.T) {
+	wiretest.Each(t, func(t *testing.T, d wiretest.Dialogue) {
+		synctest.Test(t, func(t *testing.T) { play(t, d) })
+	})
 }
 
 // macro writes out what every session begins with.
@@ -138,97 +60,6 @@ func macro(l string) []string {
 		return []string{"C: " + w[1] + ` SELECT "` + w[2] + `"`, "S: * " + w[3] + " EXISTS", "S: * OK [UIDVALIDITY " + w[4] + "] x", "S: * OK [UIDNEXT " + w[5] + "] x", "S: " + w[1] + " OK [READ-WRITE] done"}
 	}
 	return []string{l}
-}
-
-// serve plays the server's part and says where we left the text.
-func (d dialogue) serve(conns <-chan net.Conn) (err error) {
-	var conn net.Conn
-	var r *bufio.Reader
-	next := func() error {
-		if conn != nil {
-			conn.Close()
-		}
-		c, ok := <-conns
-		if !ok {
-			return errors.New("no connection")
-		}
-		conn, r = c, bufio.NewReader(c)
-		return nil
-	}
-	secure := func() error {
-		c := tls.Server(conn, serverTLS())
-		conn, r = c, bufio.NewReader(c)
-		return c.Handshake()
-	}
-	if err := next(); err != nil {
-		return err
-	}
-	defer func() { conn.Close() }()
-	if d.set["security"] != "starttls" {
-		if err := secure(); err != nil {
-			return err
-		}
-	}
-	for i, line := range d.lines {
-		var err error
-		switch {
-		case line == "TLS":
-			err = secure()
-		case line == "DROP":
-			conn.Close()
-		case line == "NEXT":
-			if err = next(); err == nil && d.set["security"] != "starttls" {
-				err = secure()
-			}
-		case strings.HasPrefix(line, "QUIET "):
-			var span time.Duration
-			span, err = time.ParseDuration(line[6:])
-			time.Sleep(span)
-		case strings.HasPrefix(line, "S: "):
-			_, err = io.WriteString(conn, expand(line[3:])+"\r\n")
-		case strings.HasPrefix(line, "RAW: "):
-			_, err = io.WriteString(conn, expand(line[5:]))
-		case strings.HasPrefix(line, "C: "):
-			var got string
-			got, err = r.ReadString('\n')
-			if want := expand(line[3:]) + "\r\n"; err == nil && got != want {
-				err = fmt.Errorf("got %q, want %q", got, want)
-			}
-		default:
-			err = fmt.Errorf("a line that says nothing: %q", line)
-		}
-		if err != nil {
-			return fmt.Errorf("at %d, %q: %w", i+1, line, err)
-		}
-	}
-	// What comes now was not expected, but for the farewell.
-	got, _ := io.ReadAll(r)
-	if s := strings.TrimPrefix(string(got), "DONE\r\n"); s != "" && !strings.HasSuffix(s, " LOGOUT\r\n") || strings.Count(s, "\n") > 1 {
-		return fmt.Errorf("at the end: got %q", got)
-	}
-	return nil
-}
-
-func expand(s string) string {
-	bearer := func(token string) string {
-		return base64.StdEncoding.EncodeToString([]byte("n,a=alex@contoso.example,\x01host=imap.example\x01port=993\x01auth=Bearer " + token + "\x01\x01"))
-	}
-	return strings.NewReplacer("{token}", "dXNlcj1hbGV4QGNvbnRvc28uZXhhbXBsZQFhdXRoPUJlYXJlciB0b2tlbgEB", "{fresh}", "dXNlcj1hbGV4QGNvbnRvc28uZXhhbXBsZQFhdXRoPUJlYXJlciBmcmVzaAEB",
-		"{bearer}", bearer("token"), "{long}", strings.Repeat("x", 1<<19), "{empty}", "", `\e`, "\x1b", `\0`, "\x00", `\n`, "\r\n", `\lf`, "\n").Replace(s)
-}
-
-func TestDialogues(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no dialogues", err)
-	}
-	pair()
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			d := readDialogue(t, file)
-			synctest.Test(t, d.play)
-		})
-	}
 }
 
 // connections gives the server's ends of what is dialled.
@@ -246,30 +77,39 @@ func connections(w *provider.Way) <-chan net.Conn {
 	return conns
 }
 
-func (d dialogue) play(t *testing.T) {
-	w := wayTo("imap.example:993", d.set["security"])
+func play(t *testing.T, d wiretest.Dialogue) {
+	w := wayTo("imap.example:993", d.Get("security"))
 	conns := connections(&w)
-	if s := d.set["sasl"]; s != "" {
-		w.Settings.SASL = strings.Fields(s)
-	}
-	if s := d.set["template"]; s != "" {
-		w.Settings.Template = s
-	}
-	if s := d.set["sasl_ir"]; s != "" {
+	d.Set(&w)
+	if s := d.Get("sasl_ir"); s != "" {
 		w.Settings.IMAPSASLIR = s
 	}
-	if d.set["kind"] == "shared" {
+	if d.Get("kind") == "shared" {
 		w.Mailbox.Kind, w.Grant.Mailbox, w.Grant.Subject.UPN = mailgrant.MailboxShared, "kim@contoso.example", "kim@contoso.example"
 	}
-	if d.set["kind"] == "app" {
+	if d.Get("kind") == "app" {
 		w.Mailbox.Kind, w.Grant.Flow = mailgrant.MailboxApp, mailgrant.FlowApp
 	}
+	var lines []string
+	for _, l := range d.Lines {
+		lines = append(lines, macro(l)...)
+	}
+	d.Lines = lines
+	server := &wiretest.Server{Dialogue: d, Addr: "imap.example:993", Words: []string{"{long}", strings.Repeat("x", 1<<19)}, Own: own, End: end,
+		Accept: func() (net.Conn, error) { return <-conns, nil }}
 	done := make(chan error, 1)
-	go func() { done <- d.serve(conns) }()
-	p := &player{t: t, d: d, w: w, cursor: provider.Cursor(d.set["cursor"])}
-	for _, s := range d.steps {
-		if got := p.do(s[0]); got != s[1] {
-			t.Errorf("%s\ngot  %s\nwant %s", s[0], got, s[1])
+	go func() { done <- server.Play() }()
+	p := &player{t: t, d: d, w: w, cursor: provider.Cursor(d.Get("cursor"))}
+	for i, s := range d.Head {
+		if s[0] != "do" {
+			continue
+		}
+		want := ""
+		if i+1 < len(d.Head) && d.Head[i+1][0] == "want" {
+			want = d.Head[i+1][1]
+		}
+		if got := p.do(s[1]); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", s[1], got, want)
 		}
 	}
 	if p.inbox != nil {
@@ -280,10 +120,48 @@ func (d dialogue) play(t *testing.T) {
 	}
 }
 
+// own does the lines that no other protocol has.
+func own(conn net.Conn, line string, words *strings.Replacer) (known bool, err error) {
+	if raw, ok := strings.CutPrefix(line, "RAW: "); ok {
+		_, err := io.WriteString(conn, words.Replace(raw))
+		return true, err
+	}
+	if quiet, ok := strings.CutPrefix(line, "QUIET "); ok {
+		span, err := time.ParseDuration(quiet)
+		time.Sleep(span) // in a bubble
+		return true, err
+	}
+	return false, nil
+}
+
+// A server that hangs up before TLS is one that is not there now; nobody has to do
+// anything. By TCP: a pipe ends in its own way.
+func TestHangsUpBeforeTLS(t *testing.T) {
+	server := &wiretest.Server{End: end, Dialogue: wiretest.Dialogue{Head: [][2]string{{"security", "starttls"}},
+		Lines: []string{"S: * OK ready", "C: A1 CAPABILITY", `S: * CAPABILITY IMAP4rev1 STARTTLS\nA1 OK`, "C: A2 STARTTLS", "S: A2 OK go", "DROP"}}}
+	done := server.Listen(t)
+	_, err := Reader(config()).Open(t.Context(), wayTo(server.Addr, "starttls"), provider.Reading{})
+	if e := mailgrant.AsError(err); e.Code != mailgrant.Unavailable || e.Finding == nil || e.Finding.Cause != "network-unreachable" {
+		t.Errorf("got %v, %+v", err, e.Finding)
+	}
+	if err := done(); err != nil {
+		t.Error(err)
+	}
+}
+
+// end hears the farewell.
+func end(_ net.Conn, r *bufio.Reader) error {
+	got, _ := io.ReadAll(r)
+	if s := strings.TrimPrefix(string(got), "DONE\r\n"); s != "" && !strings.HasSuffix(s, " LOGOUT\r\n") || strings.Count(s, "\n") > 1 {
+		return fmt.Errorf("at the end: got %q", got)
+	}
+	return nil
+}
+
 // A player does what a dialogue says, as the program would.
 type player struct {
 	t      *testing.T
-	d      dialogue
+	d      wiretest.Dialogue
 	w      provider.Way
 	inbox  provider.Inbox
 	cursor provider.Cursor
@@ -291,20 +169,20 @@ type player struct {
 
 func (p *player) reading() provider.Reading {
 	var r provider.Reading
-	for _, f := range strings.Split(p.d.set["folders"], ",") {
+	for _, f := range strings.Split(p.d.Get("folders"), ",") {
 		if f = strings.TrimSpace(f); f != "" {
 			r.Folders = append(r.Folders, f)
 		}
 	}
-	if s := p.d.set["since"]; s != "" {
+	if s := p.d.Get("since"); s != "" {
 		r.Since, _ = time.Parse(time.RFC3339, s)
 	}
-	r.Max, _ = strconv.ParseInt(p.d.set["max"], 10, 64)
-	r.Poll, _ = time.ParseDuration(p.d.set["poll"])
+	r.Max, _ = strconv.ParseInt(p.d.Get("max"), 10, 64)
+	r.Poll, _ = time.ParseDuration(p.d.Get("poll"))
 	r.Known = func(_ context.Context, remotes []string) (map[string]bool, error) {
 		m := map[string]bool{}
 		for _, n := range remotes {
-			m[n] = strings.Contains(" "+p.d.set["known"]+" ", " "+n+" ")
+			m[n] = strings.Contains(" "+p.d.Get("known")+" ", " "+n+" ")
 		}
 		return m, nil
 	}
@@ -383,7 +261,7 @@ func (p *player) next(ctx context.Context, args []string) string {
 			}
 			s += fmt.Sprintf(" %q", b)
 		}
-		if !in.ReceivedAt.IsZero() && p.d.set["dates"] != "" {
+		if !in.ReceivedAt.IsZero() && p.d.Get("dates") != "" {
 			s += in.ReceivedAt.UTC().Format(" 2006-01-02T15:04")
 		}
 		out = append(out, s)

@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/mailgrant/mailgrant/internal/provider/wire"
 )
 
 // The bounds of what a server may send. IM-06.
@@ -31,8 +32,7 @@ var buffers = sync.Pool{New: func() any { return new([readAhead]byte) }}
 // A link reads and writes one connection. Between commands it holds no memory
 // but the socket's and TLS's own.
 type link struct {
-	raw  net.Conn // below TLS: closed when a context ends
-	conn net.Conn
+	conn *wire.Conn
 	buf  *[readAhead]byte // nil while nothing is unread
 	r, w int              // what is unread of it
 	line []byte           // the answer being read; its response points into it
@@ -339,17 +339,10 @@ func (l *link) tag() string {
 	return "A" + strconv.Itoa(l.tags)
 }
 
-// close ends it without TLS's farewell, which a server that does not read would
-// keep us waiting with.
+// close ends the connection and gives back what it held.
 func (l *link) close() {
-	l.raw.Close()
+	l.conn.Cut()
 	l.r = l.w
 	l.idle()
 	l.body = nil
-}
-
-// closeWith ends the connection when ctx does, for as long as a call lasts.
-func (l *link) closeWith(ctx context.Context) (stop func() bool) {
-	raw := l.raw
-	return context.AfterFunc(ctx, func() { raw.Close() })
 }

@@ -2,7 +2,6 @@ package imap
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 
 	"github.com/mailgrant/mailgrant/internal/provider"
@@ -10,18 +9,11 @@ import (
 
 // look connects as far as the secured greeting and leaves again.
 func look(ctx context.Context, c Config, w provider.Way) (seen provider.Seen, err error) {
-	s := &session{c: c, way: w}
-	if err := s.reach(ctx); err != nil {
-		s.hangUp()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return seen, s.notOpened(err)
+	s := newSession(c, w)
+	if err := s.Look(ctx, s); err != nil {
+		return seen, err
 	}
-	seen.Auth = s.caps.auth
-	if t, ok := s.link.conn.(*tls.Conn); ok {
-		seen.TLS = t.ConnectionState()
-	}
+	seen.Auth, seen.TLS = s.caps.auth, s.Conn.TLS()
 	return seen, s.Close()
 }
 
@@ -29,9 +21,9 @@ func look(ctx context.Context, c Config, w provider.Way) (seen provider.Seen, er
 // the login is no matter of the login: Exchange accepts that of a mailbox which it
 // then cannot reach. R96.
 func login(ctx context.Context, c Config, w provider.Way) error {
-	s := &session{c: c, way: w}
-	err := s.login(ctx)
-	if no := (*refused)(nil); s.step == "imap-capability" && errors.As(err, &no) {
+	s := newSession(c, w)
+	err := s.Open(ctx, s)
+	if no := (*refused)(nil); s.Step == "imap-capability" && errors.As(err, &no) {
 		return nil
 	}
 	if err != nil {

@@ -227,7 +227,7 @@ func (h *handing) fetch(run []fetched) (given int, err error) {
 	}
 	s.link.left += int(min(total, pageBytes))
 	s.link.bodies = true
-	defer func(l *link) { l.bodies = false }(s.link)
+	defer func() { s.link.bodies = false }()
 	odd := false
 	for {
 		r, err := s.next()
@@ -267,7 +267,7 @@ func (h *handing) fetch(run []fetched) (given int, err error) {
 		}
 		given++
 		s.refusals = 0
-		s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
+		s.Conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
 	}
 }
 
@@ -342,13 +342,13 @@ func (h *handing) abandon(tag string, err error) error {
 		return err
 	}
 	s := h.s
-	s.link.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
+	s.Conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
 	herr := s.passBody()
 	if herr == nil {
 		_, herr = s.hear(tag, func(response) error { return s.passBody() })
 	}
 	if no := (*refused)(nil); herr != nil && !errors.As(herr, &no) {
-		s.hangUp()
+		s.HangUp()
 	}
 	return err
 }
@@ -366,7 +366,7 @@ func (h *handing) lost(w fetched, err error) error {
 		return err
 	}
 	in := h.incoming(w)
-	in.Err = wire.Error(h.s.explain(err), err, "%s does not give this message: the connection is lost each time", h.s.way.Settings.IMAPHost)
+	in.Err = wire.Error(h.s.Explain(err), err, "%s does not give this message: the connection is lost each time", h.s.Host)
 	if terr := h.p.add(in, 0); terr != nil {
 		return terr
 	}
@@ -392,7 +392,7 @@ func (h *handing) refusal(w fetched, no *refused) (int, error) {
 	}
 	s.refusals++
 	in := h.incoming(w)
-	in.Err = wire.Error(s.explain(no), no, "%s does not give this message", s.way.Settings.IMAPHost)
+	in.Err = wire.Error(s.Explain(no), no, "%s does not give this message", s.Host)
 	if err := h.p.add(in, 0); err != nil {
 		return 0, err
 	}
@@ -411,7 +411,7 @@ func (s *session) describe(uids []uint32) (about map[uint32]fetched, all bool, e
 	about = make(map[uint32]fetched, len(uids))
 	sane, err := s.describeTo(about, uids)
 	if err == nil && !sane && len(uids) > 1 {
-		s.c.Log.Warn("a server's UIDs are not those that were asked for", "mailbox", s.way.Mailbox.ID, "host", s.way.Settings.IMAPHost)
+		s.c.Log.Warn("a server's UIDs are not those that were asked for", "mailbox", s.Way.Mailbox.ID, "host", s.Host)
 		clear(about)
 		for i := range uids {
 			if _, err = s.describeTo(about, uids[i:i+1]); err != nil {
@@ -476,7 +476,7 @@ func (s *session) passBody() error {
 
 // ofMessage says whether a no can be about one message.
 func (s *session) ofMessage(err error) bool {
-	f := s.explain(err)
+	f := s.Explain(err)
 	return f.Cause == diagnose.Unknown || f.Cause == "provider-outage" || f.Retry == mailgrant.RetryNever
 }
 

@@ -53,7 +53,7 @@ func (s *session) settle(t *tracked) {
 	case !known || at.Validity != t.validity:
 		at = place{Validity: t.validity, Next: 1}
 	case t.fresh && t.uidnext != 0 && uint64(t.uidnext) < at.Next:
-		s.c.Log.Warn("UIDNEXT of a folder went back: it is read again from its beginning", "mailbox", s.way.Mailbox.ID, "folder", t.name, "uidnext", t.uidnext, "read_up_to", at.Next)
+		s.c.Log.Warn("UIDNEXT of a folder went back: it is read again from its beginning", "mailbox", s.Way.Mailbox.ID, "folder", t.name, "uidnext", t.uidnext, "read_up_to", at.Next)
 		at = place{Validity: t.validity, Epoch: at.Epoch + 1, Next: 1}
 	default:
 		t.fresh = false

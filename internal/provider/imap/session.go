@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,19 +17,13 @@ import (
 
 // A session is one connection that is logged in. One goroutine uses it.
 type session struct {
+	wire.Login
 	c       Config
-	way     provider.Way
 	reading provider.Reading
-	token   mailgrant.Token // the one it logged in with
-	mech    string
-	user    string
 
-	challenge string // why the last token was refused, as the server put it
-
-	link *link
+	link link
 	caps caps
 	bye  string // the server's farewell
-	step string
 
 	idling string // the tag of the IDLE that is on
 
@@ -85,6 +78,11 @@ func readCaps(text string) (c caps) {
 	return c
 }
 
+// takes says whether the server knows one of our mechanisms.
+func (c *caps) takes(mech string) bool {
+	return mech == "XOAUTH2" && c.xoauth2 || mech == "OAUTHBEARER" && c.oauthbearer
+}
+
 // refused is the server's no to a command, or its farewell.
 type refused struct{ r response }
 
@@ -92,7 +90,7 @@ func (e *refused) Error() string { return e.r.said() }
 
 // open logs in, finds the folders and opens the first.
 func (s *session) open(ctx context.Context) error {
-	if err := s.login(ctx); err != nil {
+	if err := s.Open(ctx, s); err != nil {
 		return err
 	}
 	err := s.begin(ctx)
@@ -115,19 +113,18 @@ func (s *session) begin(ctx context.Context) (err error) {
 	for _, f := range list {
 		s.folders = append(s.folders, &tracked{name: f.name, wire: f.wire, due: true})
 	}
-	s.step = "imap-select"
+	s.Step = "imap-select"
 	return s.choose(s.folders[0])
 }
 
 // during binds a call to its context, and makes what the caller may see of what
 // went wrong.
 func (s *session) during(ctx context.Context, step string, err *error) func() {
-	s.step = step
-	l := s.link
-	if l == nil {
+	s.Step = step
+	if s.Conn == nil {
 		return func() { *err = s.failed(ctx, *err) }
 	}
-	stop := l.closeWith(ctx)
+	stop := s.Conn.CloseWith(ctx)
 	return func() {
 		stop()
 		*err = s.failed(ctx, *err)
@@ -145,17 +142,17 @@ func (s *session) failed(ctx context.Context, err error) error {
 		return take.err
 	case ctx.Err() != nil:
 		if err != context.Cause(ctx) { // it may be in the middle of something
-			s.hangUp()
+			s.HangUp()
 		}
 		return context.Cause(ctx)
 	case errors.As(err, &e):
 		return e
 	}
-	f := s.explain(err)
+	f := s.Explain(err)
 	if no := (*refused)(nil); !errors.As(err, &no) || no.r.kind == "BYE" {
-		s.hangUp()
+		s.HangUp()
 	}
-	return wire.Error(f, err, "%s does not give the mail of %s", s.way.Settings.IMAPHost, s.way.Mailbox.Address)
+	return wire.Error(f, err, "%s does not give the mail of %s", s.Host, s.Way.Mailbox.Address)
 }
 
 // run sends one command and hears the server out. Answers that carry data go to
@@ -174,17 +171,16 @@ func (s *session) within(d time.Duration, command string, each func(response) er
 
 // send writes one command.
 func (s *session) send(d time.Duration, command string) (tag string, err error) {
-	l := s.link
-	if l == nil {
+	if s.Conn == nil {
 		return "", net.ErrClosed
 	}
 	if err := s.endIdle(); err != nil {
 		return "", err
 	}
-	tag = l.tag()
-	l.left = floodMax
-	l.conn.SetDeadline(time.Now().Add(d))
-	return tag, l.write([]byte(tag + " " + command + "\r\n"))
+	tag = s.link.tag()
+	s.link.left = floodMax
+	s.Conn.SetDeadline(time.Now().Add(d))
+	return tag, s.link.write([]byte(tag + " " + command + "\r\n"))
 }
 
 // hear reads up to the end of a command.
@@ -209,7 +205,7 @@ func (s *session) hear(tag string, each func(response) error) (response, error) 
 
 // next reads one answer and notes what it says of the session.
 func (s *session) next() (response, error) {
-	if s.link == nil {
+	if s.Conn == nil {
 		return response{}, net.ErrClosed
 	}
 	r, err := s.link.read()
@@ -273,28 +269,13 @@ func (s *session) capability() error {
 	return err
 }
 
-// explain asks diagnosis, with all that is known of this case.
-func (s *session) explain(err error) mailgrant.Finding {
-	set := s.way.Settings
-	facts := wire.Facts(s.way, s.token, s.step)
-	facts["host"], facts["port"] = set.IMAPHost, strconv.Itoa(set.IMAPPort)
-	facts["tls"] = map[bool]string{true: "implicit", false: "starttls"}[set.IMAPSecurity != "starttls"]
-	if s.mech != "" {
-		facts["auth_mech"], facts["xoauth2_user"] = strings.ToLower(s.mech), s.user
+// Explain asks diagnosis about what the server said, or about what the connection
+// died of.
+func (s *session) Explain(err error) mailgrant.Finding {
+	if no := (*refused)(nil); errors.As(err, &no) {
+		return s.Diagnose(diagnose.Failure{Protocol: "imap", Text: strings.TrimSpace(s.Challenge + " " + no.r.said())})
 	}
-	protocol, text := "network", err.Error()
-	var no *refused
-	if errors.As(err, &no) {
-		protocol, text = "imap", no.r.said()
-		if s.challenge != "" {
-			text = s.challenge + " " + text
-		}
-		err = nil
-	}
-	if v := s.token.Value.Reveal(); len(v) >= 16 { // a server may say it back
-		text = strings.ReplaceAll(text, v, "[secret]")
-	}
-	return diagnose.Explain(diagnose.Failure{Text: text, Protocol: protocol, Context: facts, Err: err})
+	return s.Diagnose(diagnose.Failure{Err: err})
 }
 
 // Pushes says whether the server tells of new mail. Of several folders it tells
@@ -303,25 +284,25 @@ func (s *session) Pushes() bool { return s.caps.idle }
 
 // Close says farewell, without waiting for an answer.
 func (s *session) Close() error {
-	if s.link == nil {
+	if s.Conn == nil {
 		return nil
 	}
 	bye := s.link.tag() + " LOGOUT\r\n"
 	if s.idling != "" {
 		bye = "DONE\r\n" + bye
 	}
-	s.link.conn.SetDeadline(time.Now().Add(time.Second))
+	s.Conn.SetDeadline(time.Now().Add(time.Second))
 	s.link.write([]byte(bye))
-	s.hangUp()
+	s.HangUp()
 	return nil
 }
 
-func (s *session) hangUp() {
-	if s.link != nil {
+// HangUp ends the connection and forgets what was selected.
+func (s *session) HangUp() {
+	if s.Conn != nil {
 		s.link.close()
-		s.link = nil
 	}
-	s.selected, s.chosen, s.idling = "", nil, ""
+	s.Conn, s.selected, s.chosen, s.idling = nil, "", nil, ""
 }
 
 // quote writes a string into a command. RFC 3501 section 4.3.
@@ -366,13 +347,4 @@ func (s *session) selectFolder(name string, f *tracked) error {
 		f.opened(s.validity, uidnext, s.exists)
 	}
 	return nil
-}
-
-func (s *session) notOpened(err error) error {
-	var e *mailgrant.Error
-	if errors.As(err, &e) && (e.Finding != nil || e.Code == mailgrant.Misset) {
-		return e
-	}
-	f := s.explain(err)
-	return wire.Error(f, err, "no IMAP session with %s could be opened", s.way.Settings.IMAPHost)
 }

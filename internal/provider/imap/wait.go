@@ -10,12 +10,12 @@ import (
 // poll. It comes back after a while in any case: a server that forgets to tell
 // is found out then.
 func (s *session) Wait(ctx context.Context) (err error) {
-	s.step = "imap-idle"
+	s.Step = "imap-idle"
 	defer func() { err = s.failed(ctx, err) }()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if len(s.folders) == 0 || s.link == nil {
+	if len(s.folders) == 0 || s.Conn == nil {
 		return net.ErrClosed
 	}
 	first, rest := s.folders[0], s.folders[1:]
@@ -71,11 +71,11 @@ func (s *session) anyDue() bool {
 // pause waits for the server to say something that matters. When ctx ends the
 // connection stays as it is: IDLE is ended by the next command.
 func (s *session) pause(ctx context.Context, until time.Time) error {
-	l := s.link
+	conn := s.Conn
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(woken)
-		l.conn.SetReadDeadline(time.Unix(1, 0))
+		conn.SetReadDeadline(time.Unix(1, 0))
 	})
 	defer func() {
 		if !stop() {
@@ -88,7 +88,7 @@ func (s *session) pause(ctx context.Context, until time.Time) error {
 		}
 	}
 	for !s.anyDue() {
-		came, err := l.await(ctx, until)
+		came, err := s.link.await(ctx, until)
 		if err != nil {
 			return s.farewell(err)
 		}
@@ -98,7 +98,7 @@ func (s *session) pause(ctx context.Context, until time.Time) error {
 		if !came {
 			break
 		}
-		l.conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
+		conn.SetReadDeadline(time.Now().Add(s.c.limits.command))
 		r, err := s.next()
 		if err != nil {
 			return err
@@ -152,7 +152,7 @@ func (s *session) endIdle() error {
 	tag := s.idling
 	s.idling = ""
 	s.link.left = floodMax
-	s.link.conn.SetDeadline(time.Now().Add(s.c.limits.command))
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.command))
 	if err := s.link.write([]byte("DONE\r\n")); err != nil {
 		return err
 	}
