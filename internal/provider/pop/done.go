@@ -38,15 +38,12 @@ func rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// leave ends the session as it should be ended. Nothing is marked for deletion.
+// leave ends the session, if there is one. Nothing is marked for deletion.
 func (b *inbox) leave(ctx context.Context) {
-	if b.s == nil {
-		return
+	if b.s != nil {
+		b.s.leave(ctx)
+		b.s = nil
 	}
-	defer b.bound(ctx)()
-	b.s.conn.SetDeadline(time.Now().Add(b.c.limits.command))
-	b.s.end()
-	b.s = nil
 }
 
 // Close ends the session.
@@ -70,12 +67,12 @@ func (b *inbox) Done(ctx context.Context, remotes []string, what mailgrant.After
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
-	defer b.bound(ctx)()
+	defer b.s.Conn.CloseWith(ctx)()
 	numbers, found, err := b.find(remotes)
 	if err != nil {
 		return b.failed(ctx, err)
 	}
-	b.s.step = "pop-delete"
+	b.s.Step = "pop-delete"
 	for _, n := range numbers {
 		r, err := b.s.command("DELE " + strconv.Itoa(int(n)))
 		if err == nil && !r.ok {
@@ -97,7 +94,7 @@ func (b *inbox) Done(ctx context.Context, remotes []string, what mailgrant.After
 	case err != nil:
 		return s.broken(err)
 	case !r.ok:
-		return wire.Error(s.explain(r.text, nil), nil, "%s did not delete all messages: %s", s.way.Settings.POPHost, s.clean(r.text))
+		return wire.Error(s.explain(r.text), nil, "%s did not delete all messages: %s", s.Host, s.Redact(r.text))
 	}
 	if b.deleted == nil {
 		b.deleted = map[string]bool{}

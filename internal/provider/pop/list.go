@@ -57,7 +57,7 @@ func (l *listing) name(e entry) string { return string(l.names[e.from : e.from+u
 
 // list asks for all messages, their unique ids and sizes.
 func (s *session) list() error {
-	s.step = "pop-list"
+	s.Step = "pop-list"
 	l := &listing{}
 	err := s.lines("UIDL", s.caps.uidl, func(line string) error { return s.addName(l, line) })
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *session) lines(command string, must bool, each func(line string) error)
 		}
 		return nil
 	}
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.listing))
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.listing))
 	return readLines(s.r, each)
 }
 
@@ -155,7 +155,7 @@ func (s *session) addSize(l *listing, line string, named int) error {
 }
 
 func (s *session) tooMany() error {
-	return mailgrant.Errorf(mailgrant.Misset, nil, "the mailbox %s has more messages than are read by POP (%d)", s.way.Mailbox.Address, s.c.limits.entries).
+	return mailgrant.Errorf(mailgrant.Misset, nil, "the mailbox %s has more messages than are read by POP (%d)", s.Way.Mailbox.Address, s.c.limits.entries).
 		Fix("delete old messages at the provider, or read the mailbox by IMAP or by the provider's API")
 }
 
@@ -307,7 +307,7 @@ func (b *inbox) present() (here map[string]bool, names string) {
 // header gives the header of a message, or what of it is looked at. refused says
 // that the server does not give it.
 func (s *session) header(e entry) (header []byte, refused *reply, err error) {
-	s.step = "pop-read"
+	s.Step = "pop-read"
 	command := "RETR"
 	if s.caps.top || !s.caps.known && !s.noTop {
 		command = "TOP"
@@ -348,7 +348,7 @@ func cutHeader(b []byte) []byte {
 
 // allow gives a message the time that it takes on the slowest line.
 func (s *session) allow(size int64) {
-	s.conn.SetDeadline(time.Now().Add(s.c.limits.command + time.Duration(min(size, 1<<32)/slowest)*time.Second))
+	s.Conn.SetDeadline(time.Now().Add(s.c.limits.command + time.Duration(min(size, 1<<32)/slowest)*time.Second))
 }
 
 // most is how much is read of a message that nobody wants: what the server said,

@@ -61,8 +61,8 @@ func (b *inbox) connect(ctx context.Context) error {
 			return err
 		}
 	}
-	s := &session{c: b.c, way: b.way}
-	if err := s.open(ctx); err != nil {
+	s := newSession(b.c, b.way)
+	if err := s.Open(ctx, s); err != nil {
 		return err
 	}
 	b.s, b.ended, b.login, b.delay = s, false, s.begun, s.caps.delay
@@ -73,7 +73,7 @@ func (b *inbox) connect(ctx context.Context) error {
 // drop ends a session that is of no more use.
 func (b *inbox) drop() {
 	if b.s != nil {
-		b.s.hangUp()
+		b.s.HangUp()
 		b.s = nil
 	}
 }
@@ -88,17 +88,11 @@ func (b *inbox) ready(ctx context.Context) error {
 	if b.s.listed != nil {
 		return nil
 	}
-	defer b.bound(ctx)()
+	defer b.s.Conn.CloseWith(ctx)()
 	if err := b.s.list(); err != nil {
 		return b.failed(ctx, err)
 	}
 	return b.vanished(ctx)
-}
-
-// bound ends the connection when ctx ends.
-func (b *inbox) bound(ctx context.Context) func() bool {
-	raw := b.s.raw
-	return context.AfterFunc(ctx, func() { raw.Close() })
 }
 
 // failed drops the session and says why.
@@ -121,7 +115,7 @@ func (b *inbox) Next(ctx context.Context, from provider.Cursor, take func(provid
 	if err := b.ready(ctx); err != nil {
 		return from, false, err
 	}
-	defer b.bound(ctx)()
+	defer b.s.Conn.CloseWith(ctx)()
 	p := page{inbox: b, take: take}
 	if err := p.read(ctx); err != nil {
 		return from, false, err
@@ -212,7 +206,7 @@ func (p *page) older(at time.Time) bool { return !at.IsZero() && at.Before(p.r.S
 
 // retrieve lets take read a message. What breaks off half way is not taken.
 func (p *page) retrieve(ctx context.Context, e entry, in provider.Incoming) error {
-	p.s.step = "pop-read"
+	p.s.Step = "pop-read"
 	r, err := p.s.command("RETR " + strconv.Itoa(int(e.number)))
 	if err != nil {
 		return p.failed(ctx, err)
@@ -255,7 +249,7 @@ func (p *page) retrieve(ctx context.Context, e entry, in provider.Incoming) erro
 
 // passing says whether a refusal is about the server and not about the message.
 func (s *session) passing(r reply) bool {
-	f := s.explain(r.text, nil)
+	f := s.explain(r.text)
 	return r.code == "SYS/TEMP" || r.code == "IN-USE" || f.Cause != diagnose.Unknown && (f.Retry == mailgrant.RetryLater || f.Retry == mailgrant.RetryNow)
 }
 

@@ -102,11 +102,6 @@ func (c Config) ready() Config {
 	if c.limits == (limits{}) {
 		c.limits = usual
 	}
-	if c.TLS == nil {
-		c.TLS = func(serverName, _ string) *tls.Config {
-			return &tls.Config{ServerName: serverName, MinVersion: tls.VersionTLS12}
-		}
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -2,7 +2,6 @@ package pop
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -13,16 +12,11 @@ import (
 
 // The bounds of what is read as lines. IM-06.
 const (
-	lineMax   = 2 << 10 // kept of a line
-	answerMax = 1 << 20 // read of a line, kept or not
-	capasMax  = 200     // lines of an answer to CAPA
+	capasMax  = 200 // lines of an answer to CAPA
 	readAhead = 4 << 10
 )
 
-var (
-	errGarbled = errors.New("the server's answer is not POP3")
-	errFlood   = errors.New("the server's answer does not end")
-)
+var errGarbled = errors.New("the server's answer is not POP3")
 
 // A reply is the first line of what the server says to a command.
 type reply struct {
@@ -52,28 +46,10 @@ func parseReply(line string) (reply, error) {
 	return r, nil
 }
 
-// readLine reads a line and keeps its first part.
-func readLine(r *bufio.Reader) (string, error) {
-	part, err := r.ReadSlice('\n')
-	n := len(part)
-	line := append(make([]byte, 0, min(n, lineMax)), part[:min(n, lineMax)]...)
-	for errors.Is(err, bufio.ErrBufferFull) {
-		if n > answerMax {
-			return "", errFlood
-		}
-		part, err = r.ReadSlice('\n')
-		n += len(part)
-	}
-	if err == io.EOF && n > 0 {
-		err = io.ErrUnexpectedEOF
-	}
-	return string(bytes.TrimRight(line, "\r\n")), err
-}
-
 // readLines gives the lines of a listing to each, until its dot.
 func readLines(r *bufio.Reader, each func(line string) error) error {
 	for {
-		line, err := readLine(r)
+		line, _, err := wire.ReadLine(r)
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}

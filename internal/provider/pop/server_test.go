@@ -19,6 +19,8 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 )
 
 // maildrop is a POP server on pipes: one mailbox of n messages, number i with the
@@ -40,7 +42,7 @@ func (m *maildrop) dial(context.Context, string, string) (net.Conn, error) {
 }
 
 func (m *maildrop) serve(pipe net.Conn) {
-	c := tls.Server(pipe, serverTLS())
+	c := tls.Server(pipe, wiretest.ServerTLS())
 	defer pipe.Close()
 	w := bufio.NewWriterSize(c, 32<<10)
 	r := bufio.NewReader(c)
@@ -394,7 +396,8 @@ func FuzzSession(f *testing.F) {
 			server.Close()
 		}()
 		// As far as TLS: the rest is what a server can say to somebody.
-		s := &session{c: b.c, way: b.way, raw: client, conn: client, r: bufio.NewReader(client)}
+		s := newSession(b.c, b.way)
+		s.Conn, s.r = wire.NewConn(client), bufio.NewReader(client)
 		seen := map[string]bool{}
 		b.r = provider.Reading{Max: 1 << 10, Since: time.Unix(1, 0), Known: func(context.Context, []string) (map[string]bool, error) { return seen, nil },
 			Gone: func(context.Context, []string) error { return nil }}
@@ -402,7 +405,7 @@ func FuzzSession(f *testing.F) {
 		if _, err := s.reply(); err != nil || s.capa() != nil {
 			return
 		}
-		if f, err := s.login(); f != nil || err != nil {
+		if f, err := s.prove(); f != nil || err != nil {
 			return
 		}
 		b.s = s

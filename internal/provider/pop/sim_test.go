@@ -3,11 +3,8 @@ package pop
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,6 +14,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/provider"
+	"github.com/mailgrant/mailgrant/internal/provider/wire/wiretest"
 	"github.com/mailgrant/mailgrant/sim"
 )
 
@@ -30,10 +28,7 @@ func inSim(t *testing.T) (*sim.Sim, Config, provider.Way) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.CertPool()}}
-	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
 	t.Cleanup(func() {
-		transport.CloseIdleConnections()
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -44,26 +39,9 @@ func inSim(t *testing.T) (*sim.Sim, Config, provider.Way) {
 			t.Fatal(err)
 		}
 	}
-	res, err := client.PostForm(s.LoginURL()+"/contoso.example/oauth2/v2.0/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {sim.ContosoSystemClientID},
-		"client_secret": {sim.ContosoSystemClientSecret}, "scope": {"https://outlook.office365.com/.default"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var doc struct {
-		Token string `json:"access_token"`
-	}
-	if err := json.NewDecoder(res.Body).Decode(&doc); err != nil {
-		t.Fatal(err)
-	}
 	w := wayTo(s.POPAddr(), "tls")
-	w.Settings.Template = "microsoft365"
-	w.Mailbox = mailgrant.Mailbox{Address: simScanner, Kind: mailgrant.MailboxApp}
-	w.Grant = mailgrant.Grant{Flow: mailgrant.FlowApp}
-	w.Dial = new(net.Dialer).DialContext
-	w.Token = func(context.Context, string, bool) (mailgrant.Token, error) {
-		return mailgrant.Token{Value: mailgrant.NewSecret(doc.Token)}, nil
-	}
+	wiretest.AsApp(t, &w, simScanner, s.LoginURL()+"/contoso.example/oauth2/v2.0/token", s.CertPool(), url.Values{"grant_type": {"client_credentials"},
+		"client_id": {sim.ContosoSystemClientID}, "client_secret": {sim.ContosoSystemClientSecret}, "scope": {"https://outlook.office365.com/.default"}})
 	c := Config{limits: usual, TLS: func(name, _ string) *tls.Config { return &tls.Config{ServerName: name, RootCAs: s.CertPool()} }}
 	c.limits.command, c.limits.greeting = time.Second, time.Second
 	return s, c, w
