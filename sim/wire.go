@@ -38,7 +38,10 @@ type wire struct {
 	forgotten bool // the mailbox is out of reach
 }
 
-const maxLineRead = 1 << 20 // of a line that is too long
+const (
+	maxLineRead    = 1 << 20     // of a line that is too long
+	clientPatience = time.Minute // in which a client shakes hands, and takes what is said
+)
 
 var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 16<<10) }}
 
@@ -91,10 +94,12 @@ func (c *crowd) serve(l net.Listener, kind string, session func(*wire)) {
 		}
 		secure := tls.Server(conn, c.sim.tls)
 		open.Go(func() {
+			conn.SetDeadline(time.Now().Add(clientPatience))
 			if secure.HandshakeContext(c.sim.ctx) != nil {
 				conn.Close()
 				return
 			}
+			conn.SetDeadline(time.Time{})
 			// A goroutine of its own: the handshake left this one a large stack.
 			open.Go(func() { c.run(secure, kind, session) })
 		})
@@ -141,11 +146,14 @@ func (c *crowd) leave(w *wire) {
 
 func (w *wire) knobs() Knobs { return w.sim.world.now.Load().Knobs }
 
-// idle lets the connection end when the client says nothing for so long.
+// idle lets the connection end when the client says nothing for so long; with a
+// negative time never.
 func (w *wire) idle(d Duration) {
+	var until time.Time
 	if d > 0 {
-		w.conn.SetReadDeadline(time.Now().Add(time.Duration(d)))
+		until = time.Now().Add(time.Duration(d))
 	}
+	w.conn.SetReadDeadline(until)
 }
 
 // line reads one line without its end. CRLF is one, and a lone LF too.
@@ -211,7 +219,6 @@ func (w *wire) flush() error {
 	if w.out == nil {
 		return nil
 	}
-	w.conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	err := w.out.Flush()
 	w.out.Reset(nil)
 	writers.Put(w.out)
@@ -224,6 +231,7 @@ type slowly wire
 
 func (s *slowly) Write(b []byte) (int, error) {
 	w := (*wire)(s)
+	w.conn.SetWriteDeadline(time.Now().Add(clientPatience))
 	if w.cut > 0 && int64(len(b)) >= w.cut {
 		w.conn.Write(b[:w.cut])
 		w.hangUp()
@@ -236,7 +244,7 @@ func (s *slowly) Write(b []byte) (int, error) {
 		return w.conn.Write(b)
 	}
 	for i := range b {
-		w.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+		w.conn.SetWriteDeadline(time.Now().Add(clientPatience))
 		if _, err := w.conn.Write(b[i : i+1]); err != nil {
 			return i, err
 		}
@@ -331,7 +339,7 @@ func (w *wire) endless(n int64) {
 	w.flush()
 	chunk := bytes.Repeat([]byte("a"), 16<<10)
 	for sent := int64(0); n == 0 || sent < n; sent += int64(len(chunk)) {
-		w.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+		w.conn.SetWriteDeadline(time.Now().Add(clientPatience))
 		if _, err := w.conn.Write(chunk); err != nil {
 			break
 		}
