@@ -69,8 +69,13 @@ type folder struct {
 	next     uint32 // UID of the next message
 	list     []*Message
 	log      []change
-	gone     bool // deleted, or numbered anew
+	lost     uint64 // the last change that the log no longer has
+	gone     bool   // deleted, or numbered anew
 }
+
+// logKept is how much of its log a folder remembers at least. Who asks for older
+// changes has to begin anew, as with the real service.
+const logKept = 100_000
 
 // A change is one step in the log of a folder.
 type change struct {
@@ -117,10 +122,17 @@ func (p *post) addFolder(b *box, name, use string) *folder {
 	return f
 }
 
-// makeFolder makes a folder and those above it.
+// maxFolderName bounds the name of a folder with those above it, in bytes.
+const maxFolderName = 1024
+
+// makeFolder makes a folder and those above it, unless it is there; nil for a
+// name that no folder can have.
 func (p *post) makeFolder(b *box, name string) *folder {
 	name = strings.Trim(name, "/")
-	if f := b.folder(name); f != nil || name == "" {
+	if name == "" || len(name) > maxFolderName || strings.Contains(name, "//") {
+		return nil
+	}
+	if f := b.folder(name); f != nil {
 		return f
 	}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
@@ -194,7 +206,7 @@ func (f *folder) add(m *Message) {
 	m.UID, m.mod = f.next, b.mod
 	f.next++
 	f.list = append(f.list, m)
-	f.log = append(f.log, change{mod: b.mod, uid: m.UID, came: true})
+	f.note(change{mod: b.mod, uid: m.UID, came: true})
 	b.byID[m.ID], b.byID[m.ImmutableID] = m, m
 	b.bytes += int64(len(m.Raw))
 	f.tell()
@@ -226,7 +238,7 @@ func (f *folder) take(m *Message) {
 		f.list = slices.Delete(f.list, i, i+1)
 	}
 	b.mod++
-	f.log = append(f.log, change{mod: b.mod, uid: m.UID, gone: true, id: m.ID, immutable: m.ImmutableID})
+	f.note(change{mod: b.mod, uid: m.UID, gone: true, id: m.ID, immutable: m.ImmutableID})
 	delete(b.byID, m.ID)
 	delete(b.byID, m.ImmutableID)
 	b.bytes -= int64(len(m.Raw))
@@ -237,8 +249,17 @@ func (f *folder) take(m *Message) {
 func (f *folder) mark(m *Message) {
 	f.box.mod++
 	m.mod = f.box.mod
-	f.log = append(f.log, change{mod: m.mod, uid: m.UID})
+	f.note(change{mod: m.mod, uid: m.UID})
 	f.tell()
+}
+
+// note puts a change at the end of the log.
+func (f *folder) note(c change) {
+	if len(f.log) >= 2*logKept {
+		f.lost = f.log[logKept-1].mod
+		f.log = slices.Clone(f.log[logKept:])
+	}
+	f.log = append(f.log, c)
 }
 
 func (f *folder) tell() {

@@ -52,7 +52,7 @@ func (c *graphCall) delta() *graphError {
 	size := c.pageSize()
 	p := c.g.sim.mail
 	p.mu.Lock()
-	if f.gone || state.Folder != f.id || state.Validity != f.validity {
+	if f.gone || state.Folder != f.id || state.Validity != f.validity || !state.First && state.Since < f.lost {
 		p.mu.Unlock()
 		return syncStateGone()
 	}
@@ -123,7 +123,10 @@ func (c *graphCall) pageSize() int {
 	for _, part := range strings.Split(strings.Join(c.Header.Values("Prefer"), ","), ",") {
 		if v, ok := cutPrefixFold(strings.TrimSpace(part), "odata.maxpagesize="); ok {
 			if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && n > 0 {
-				return min(n, c.v.Knobs.GraphDeltaPage)
+				if over(n, c.v.Knobs.GraphDeltaPage) {
+					n = c.v.Knobs.GraphDeltaPage
+				}
+				return n
 			}
 		}
 	}
@@ -284,13 +287,15 @@ func (c *graphCall) move() *graphError {
 	return nil
 }
 
+const maxDisplayName = 255
+
 // createFolder makes a folder at the top, or below the one of the path.
 func (c *graphCall) createFolder() *graphError {
 	var req struct{ DisplayName string }
 	if e := c.readJSON(&req); e != nil {
 		return e
 	}
-	if req.DisplayName == "" || strings.Contains(req.DisplayName, "/") {
+	if req.DisplayName == "" || len(req.DisplayName) > maxDisplayName || strings.Contains(req.DisplayName, "/") {
 		return badRequest("The property 'displayName' is required in the request.")
 	}
 	p := c.g.sim.mail
@@ -309,7 +314,12 @@ func (c *graphCall) createFolder() *graphError {
 		p.mu.Unlock()
 		return &graphError{status: http.StatusConflict, code: "ErrorFolderExists", text: "A folder with the specified name already exists."}
 	}
-	doc := folderJSON(p.makeFolder(b, name))
+	made := p.makeFolder(b, name)
+	if made == nil {
+		p.mu.Unlock()
+		return badRequest("The folder lies too deep.")
+	}
+	doc := folderJSON(made)
 	p.mu.Unlock()
 	c.json(http.StatusCreated, doc)
 	return nil

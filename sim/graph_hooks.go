@@ -142,6 +142,24 @@ func (s *Sim) Lifecycle(id, event string) error {
 	return nil
 }
 
+// add begins a subscription unless its mailbox has as many as it may.
+func (h *hooks) add(sub *Subscription, limit int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.sim.Now()
+	for _, o := range slices.Clone(h.byBox[sub.Mailbox]) {
+		if !now.Before(o.Expires) {
+			h.remove(o)
+		}
+	}
+	if over(len(h.byBox[sub.Mailbox])+1, limit) {
+		return false
+	}
+	h.byID[sub.ID] = sub
+	h.byBox[sub.Mailbox] = append(h.byBox[sub.Mailbox], sub)
+	return true
+}
+
 func (h *hooks) remove(sub *Subscription) {
 	delete(h.byID, sub.ID)
 	left := slices.DeleteFunc(h.byBox[sub.Mailbox], func(o *Subscription) bool { return o == sub })
@@ -189,9 +207,17 @@ func (h *hooks) tell(what string, m *Message) {
 	}
 }
 
+// notifyQueue bounds what waits for an address that does not answer. Like the
+// real service it is not told of the rest.
+const notifyQueue = 10_000
+
 // enqueue lets the worker of an address have one more, and starts it.
 func (h *hooks) enqueue(to string, n notification) {
 	if h.closed || h.sim.ctx.Err() != nil {
+		return
+	}
+	if len(h.queues[to]) >= notifyQueue {
+		h.sim.counts.add("graph.notifications_lost")
 		return
 	}
 	_, working := h.queues[to]
@@ -261,7 +287,7 @@ func (h *hooks) post(to string, body []byte) {
 	start, wait := s.Now(), time.Duration(s.world.Knobs().GraphNotifyRetry)
 	for {
 		k := s.world.Knobs()
-		status, err := h.call(to, "application/json; charset=utf-8", body, time.Duration(k.GraphNotifyTimeout), nil)
+		status, err := h.call(to, "application/json; charset=utf-8", body, k.GraphNotifyTimeout, nil)
 		if err == nil && status/100 == 2 {
 			s.counts.add("graph.notifications")
 			return
@@ -269,7 +295,7 @@ func (h *hooks) post(to string, body []byte) {
 		again := s.Now().Add(wait)
 		s.counts.add("graph.notifications_failed") // a test that waits for it may move the clock now
 		s.log.Debug("a notification was not taken", "to", to, "status", status, "err", err)
-		if again.Sub(start) > time.Duration(k.GraphNotifyGiveUp) || s.clock.wait(s.ctx, again) != nil {
+		if wait <= 0 || over(int64(again.Sub(start)), int64(k.GraphNotifyGiveUp)) || s.clock.wait(s.ctx, again) != nil {
 			return
 		}
 		wait *= 2
@@ -277,9 +303,13 @@ func (h *hooks) post(to string, body []byte) {
 }
 
 // call posts to an address of a client. Check is given the answer.
-func (h *hooks) call(to, kind string, body []byte, within time.Duration, check func(*http.Response, []byte)) (int, error) {
-	ctx, cancel := context.WithTimeout(h.sim.ctx, within)
-	defer cancel()
+func (h *hooks) call(to, kind string, body []byte, within Duration, check func(*http.Response, []byte)) (int, error) {
+	ctx := h.sim.ctx
+	if within >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(within))
+		defer cancel()
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
@@ -318,7 +348,7 @@ func (h *hooks) validate(to string) *graphError {
 	at.RawQuery = q.Encode()
 	h.sim.counts.add("graph.validations")
 	good, kind := false, ""
-	status, err := h.call(at.String(), "text/plain; charset=utf-8", nil, time.Duration(h.sim.world.Knobs().GraphValidation), func(res *http.Response, body []byte) {
+	status, err := h.call(at.String(), "text/plain; charset=utf-8", nil, h.sim.world.Knobs().GraphValidation, func(res *http.Response, body []byte) {
 		kind, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
 		good = string(body) == token
 	})
@@ -387,14 +417,11 @@ func (c *graphCall) subscribe() *graphError {
 			return e
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if over(len(h.byBox[sub.Mailbox])+1, c.v.Knobs.GraphSubscriptions) {
+	doc := c.subscriptionJSON(sub)
+	if !h.add(sub, c.v.Knobs.GraphSubscriptions) {
 		return &graphError{status: 403, code: "ExtensionError", text: "Operation: Create; Exception: [Status Code: Forbidden; Reason: Subscription count limit is reached for the mailbox.]"}
 	}
-	h.byID[sub.ID] = sub
-	h.byBox[sub.Mailbox] = append(h.byBox[sub.Mailbox], sub)
-	c.json(http.StatusCreated, c.subscriptionJSON(sub))
+	c.json(http.StatusCreated, doc)
 	return nil
 }
 
@@ -413,7 +440,7 @@ func (sub *Subscription) expire(c *graphCall, text string) *graphError {
 		return subscriptionError("The expirationDateTime is missing or malformed.")
 	case !at.After(now):
 		return subscriptionError("Subscription expiration must be in the future.")
-	case at.Sub(now) > time.Duration(k.GraphSubscriptionMax):
+	case over(int64(at.Sub(now)), int64(k.GraphSubscriptionMax)):
 		return subscriptionError(fmt.Sprintf("Subscription expiration can only be %d minutes in the future.", int(time.Duration(k.GraphSubscriptionMax).Minutes())))
 	}
 	sub.Expires = at
@@ -478,15 +505,24 @@ func (c *graphCall) subscriptionJSON(sub *Subscription) map[string]any {
 		"notificationQueryOptions": nil, "notificationUrlAppId": nil}
 }
 
-// subscription finds that of the path, if it is one of the app and has not
-// ended. The lock is held.
-func (c *graphCall) subscription() (*Subscription, *graphError) {
-	sub := c.g.hooks.byID[c.args["id"]]
-	if sub == nil || !strings.EqualFold(sub.App, c.tok.AppID) || sub.Tenant != c.tenant.ID || !c.g.sim.Now().Before(sub.Expires) {
+// subscription lets do have that of the path, if it is one of the app and has
+// not ended, and returns it as it is then: an answer is written without the
+// lock, for who does not read it would stop the store.
+func (c *graphCall) subscription(do func(*Subscription) *graphError) (map[string]any, *graphError) {
+	h := c.g.hooks
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sub := h.byID[c.args["id"]]
+	if sub == nil || !strings.EqualFold(sub.App, c.tok.AppID) || sub.Tenant != c.tenant.ID || !h.sim.Now().Before(sub.Expires) {
 		return nil, &graphError{status: 404, code: "ResourceNotFound", text: "The object was not found."}
 	}
-	return sub, nil
+	if e := do(sub); e != nil {
+		return nil, e
+	}
+	return c.subscriptionJSON(sub), nil
 }
+
+func unchanged(*Subscription) *graphError { return nil }
 
 func (c *graphCall) subscriptions() *graphError {
 	var docs []map[string]any
@@ -502,11 +538,9 @@ func (c *graphCall) subscriptions() *graphError {
 }
 
 func (c *graphCall) showSubscription() *graphError {
-	c.g.hooks.mu.Lock()
-	defer c.g.hooks.mu.Unlock()
-	sub, e := c.subscription()
+	doc, e := c.subscription(unchanged)
 	if e == nil {
-		c.json(http.StatusOK, c.subscriptionJSON(sub))
+		c.json(http.StatusOK, doc)
 	}
 	return e
 }
@@ -528,37 +562,34 @@ func (c *graphCall) renewSubscription() *graphError {
 			return e
 		}
 	}
-	c.g.hooks.mu.Lock()
-	defer c.g.hooks.mu.Unlock()
-	sub, e := c.subscription()
-	if e != nil {
-		return e
-	}
-	if req.ExpirationDateTime != "" {
-		if e := sub.expire(c, req.ExpirationDateTime); e != nil {
-			return e
+	doc, e := c.subscription(func(sub *Subscription) *graphError {
+		if req.ExpirationDateTime != "" {
+			if e := sub.expire(c, req.ExpirationDateTime); e != nil {
+				return e
+			}
 		}
+		sub.URL = cmp.Or(req.NotificationURL, sub.URL)
+		return nil
+	})
+	if e == nil {
+		c.json(http.StatusOK, doc)
 	}
-	sub.URL = cmp.Or(req.NotificationURL, sub.URL)
-	c.json(http.StatusOK, c.subscriptionJSON(sub))
-	return nil
+	return e
 }
 
 func (c *graphCall) unsubscribe() *graphError {
-	c.g.hooks.mu.Lock()
-	defer c.g.hooks.mu.Unlock()
-	sub, e := c.subscription()
-	if e == nil {
+	_, e := c.subscription(func(sub *Subscription) *graphError {
 		c.g.hooks.remove(sub)
+		return nil
+	})
+	if e == nil {
 		c.w.WriteHeader(http.StatusNoContent)
 	}
 	return e
 }
 
 func (c *graphCall) reauthorize() *graphError {
-	c.g.hooks.mu.Lock()
-	defer c.g.hooks.mu.Unlock()
-	_, e := c.subscription()
+	_, e := c.subscription(unchanged)
 	if e == nil {
 		c.w.WriteHeader(http.StatusNoContent)
 	}

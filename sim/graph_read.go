@@ -127,6 +127,7 @@ func (c *graphCall) page(of string, total int, item func(int) map[string]any) *g
 			*to = n
 		}
 	}
+	skip = min(skip, total)
 	items := []map[string]any{}
 	for i := skip; i < min(skip+top, total); i++ {
 		doc := item(i)

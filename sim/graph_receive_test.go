@@ -82,7 +82,12 @@ func TestGraphMessages(t *testing.T) {
 	if a = e.graph(token, "GET", "/me/messages?$filter="+since, "", ""); subjects(a.items()) != "Two" {
 		t.Errorf("filtered: got %s", a.body)
 	}
-	for _, q := range []string{"$filter=size+gt+5", "$orderby=subject"} {
+	for _, skip := range []string{"2", "9223372036854775807"} {
+		if a = e.graph(token, "GET", "/me/messages?$skip="+skip, "", ""); len(a.items()) != 0 || a.text("@odata.nextLink") != "" {
+			t.Errorf("behind the last: got %s", a.body)
+		}
+	}
+	for _, q := range []string{"$top=-1", "$top=x", "$skip=-1", "$filter=size+gt+5", "$orderby=subject"} {
 		if a = e.graph(token, "GET", "/me/messages?"+q, "", ""); a.status != 400 {
 			t.Errorf("%s: got %d %s", q, a.status, a.body)
 		}
@@ -252,9 +257,22 @@ func TestGraphDelta(t *testing.T) {
 	e.ResetUIDValidity(kim, "")
 	e.wantGraph("numbered anew", get(link), 410, "syncStateNotFound", "")
 	e.World().ChangeKnobs(func(k *sim.Knobs) { k.GraphDeltaOldestFirst = true })
-	if told, _, _ := round(first); subjects(told) != "M1 M3 M4 M5 M6 M7" {
+	told, link, _ = round(first)
+	if subjects(told) != "M1 M3 M4 M5 M6 M7" {
 		t.Errorf("oldest first: got %s", subjects(told))
 	}
+	change := func(times int) {
+		for range times {
+			e.SetFlags(made[1].ImmutableID, sim.FlagSeen)
+			e.SetFlags(made[1].ImmutableID)
+		}
+	}
+	change(99_900)
+	if told, _, _ := round(link); subjects(told) != "M1" {
+		t.Errorf("many changes: got %v", told)
+	}
+	change(100)
+	e.wantGraph("too many changes", get(link), 410, "syncStateNotFound", "")
 }
 
 // A hook is the address of a client that Graph calls.
@@ -445,6 +463,29 @@ func TestGraphSubscriptions(t *testing.T) {
 	e.World().ChangeKnobs(func(k *sim.Knobs) { k.GraphSubscriptions = 1 })
 	post()
 	e.wantGraph("one too many", post(), 403, "ExtensionError", "")
+	e.Advance(25 * time.Hour)
+	token = e.userToken(kim, graphHost+"Mail.ReadWrite")
+	if a := post(); a.status != 201 {
+		t.Errorf("what ended makes room: got %d %s", a.status, a.body)
+	}
+
+	e.World().ChangeKnobs(func(k *sim.Knobs) {
+		k.GraphSubscriptions, k.GraphSubscriptionMax, k.GraphValidation, k.GraphNotifyTimeout, k.GraphNotifyRetry = -1, -1, -1, -1, -1
+	})
+	if a := post("expirationDateTime", e.Now().Add(1000*time.Hour).Format(time.RFC3339), "changeType", "deleted"); a.status != 201 {
+		t.Errorf("without limits: got %d %s", a.status, a.body)
+	}
+	failed := e.Counts()["graph.notifications_failed"]
+	h.answer(503, false)
+	e.Expunge(four.ID)
+	if err := e.WaitCount(e.ctx, "graph.notifications_failed", failed+1); err != nil {
+		t.Fatal(err)
+	}
+	h.answer(202, false)
+	e.Expunge(two.ID)
+	if n := e.heard(h); n["resourceData"].(map[string]any)["id"] != two.ImmutableID {
+		t.Errorf("one that was not taken comes again without a retry: got %v", n)
+	}
 }
 
 // A notification address needs a good certificate, as with Microsoft.

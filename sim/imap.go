@@ -339,7 +339,7 @@ func (s *imapSession) authenticate(l *lexer) {
 			return
 		}
 	}
-	answer, err := base64.StdEncoding.Strict().DecodeString(strings.TrimSuffix(initial, "="+strings.Repeat("=", len(initial))))
+	answer, err := base64.StdEncoding.Strict().DecodeString(initial)
 	if initial == "=" {
 		answer, err = nil, nil
 	}

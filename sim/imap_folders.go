@@ -22,10 +22,12 @@ func (f *folder) shown() string {
 	return f.name
 }
 
+const imapPattern = 16 << 10 // the most that LIST compares names with
+
 // list answers LIST and LSUB.
 func (s *imapSession) list(l *lexer) {
-	reference, pattern := l.word(), oneWildcard(fromUTF7(l.word()))
-	if !l.end() {
+	reference, pattern := fromUTF7(l.word()), fromUTF7(l.word())
+	if !l.end() || len(reference)+len(pattern) > imapPattern {
 		s.mistake()
 		return
 	}
@@ -41,7 +43,7 @@ func (s *imapSession) list(l *lexer) {
 	slices.SortStableFunc(all, func(a, b *folder) int { return cmp.Compare(a.shown(), b.shown()) })
 	var lines []string
 	for _, f := range all {
-		if !matchList(fromUTF7(reference)+pattern, f.shown()) {
+		if !matchList(reference+pattern, f.shown()) {
 			continue
 		}
 		attrs := `\HasNoChildren`
@@ -67,47 +69,28 @@ func (s *imapSession) list(l *lexer) {
 }
 
 // matchList says whether a name fits a pattern: * is anything, % anything on
-// one level.
+// one level. It goes over the pattern once, with all places of the name that
+// may be reached so far.
 func matchList(pattern, name string) bool {
 	if strings.EqualFold(pattern, name) && strings.EqualFold(name, "INBOX") {
 		return true
 	}
+	at := make([]bool, len(name)+1)
+	at[0] = true
 	for i := range len(pattern) {
-		if pattern[i] != '*' && pattern[i] != '%' {
-			continue
-		}
-		rest, ok := strings.CutPrefix(name, pattern[:i])
-		if !ok {
-			return false
-		}
-		for j := 0; j <= len(rest); j++ {
-			if j > 0 && pattern[i] == '%' && rest[j-1] == '/' {
-				return false
-			}
-			if matchList(pattern[i+1:], rest[j:]) {
-				return true
-			}
-		}
-		return false
-	}
-	return pattern == name
-}
-
-// oneWildcard leaves one of wildcards in a row, so that a long row of them
-// costs nothing.
-func oneWildcard(pattern string) string {
-	var out []byte
-	for i := range len(pattern) {
-		c, last := pattern[i], len(out)-1
-		if last >= 0 && (c == '*' || c == '%') && (out[last] == '*' || out[last] == '%') {
-			if c == '*' {
-				out[last] = '*'
+		c := pattern[i]
+		if c == '*' || c == '%' {
+			for j := range len(name) {
+				at[j+1] = at[j+1] || at[j] && (c == '*' || name[j] != '/')
 			}
 			continue
 		}
-		out = append(out, c)
+		for j := len(name); j > 0; j-- {
+			at[j] = at[j-1] && name[j-1] == c
+		}
+		at[0] = false
 	}
-	return string(out)
+	return at[len(name)]
 }
 
 // folderCalled finds a folder by the name that a client says, with the store
@@ -262,15 +245,16 @@ func (s *imapSession) create(l *lexer) {
 	p := s.sim.mail
 	p.mu.Lock()
 	there := s.folderCalled(name) != nil
-	if !there {
-		p.makeFolder(s.mailbox(), fromUTF7(name))
-	}
+	made := !there && p.makeFolder(s.mailbox(), fromUTF7(name)) != nil
 	p.mu.Unlock()
-	if there {
+	switch {
+	case there:
 		s.no("CREATE failed. Folder already exists.")
-		return
+	case !made:
+		s.no("CREATE failed. The folder name is not valid.")
+	default:
+		s.ok("CREATE completed.")
 	}
-	s.ok("CREATE completed.")
 }
 
 func (s *imapSession) deleteFolder(l *lexer) {
@@ -304,7 +288,7 @@ func (s *imapSession) news() {
 	p, sel := s.sim.mail, s.sel
 	p.mu.Lock()
 	f := sel.folder
-	if f.gone {
+	if f.gone || sel.mod < f.lost {
 		p.mu.Unlock()
 		s.reply(imapClosed)
 		return

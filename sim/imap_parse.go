@@ -14,6 +14,7 @@ import (
 // section 4).
 
 // An imapInput is a command as it came: texts, and the literals between them.
+// The knob Size bounds the literals together.
 type imapInput struct {
 	texts    []string
 	literals [][]byte
@@ -43,19 +44,25 @@ func (s *imapSession) read() (*imapInput, error) {
 	if left < 0 {
 		left = math.MaxInt32
 	}
+	room := k.Size
+	if s.who == nil {
+		room = imapEarlyLiteral
+	}
 	for {
 		line, err := s.line(left)
+		if left -= len(line); err == nil && left < 0 {
+			err = errLineLong // many short lines are a long one too
+		}
 		if err != nil {
 			in.texts = append(in.texts, line)
 			return in, err
 		}
-		left -= len(line)
 		text, n, mark := literalMark(line)
 		in.texts = append(in.texts, text)
 		switch {
 		case mark == 0:
 			return in, nil
-		case n < 0 || over(n, k.Size) || s.who == nil && n > imapEarlyLiteral:
+		case n < 0 || over(n, room):
 			if mark == '+' {
 				s.ending = true // what follows cannot be told from commands
 			}
@@ -77,6 +84,9 @@ func (s *imapSession) read() (*imapInput, error) {
 			return in, io.ErrUnexpectedEOF
 		}
 		in.literals = append(in.literals, literal)
+		if room >= 0 {
+			room -= n
+		}
 	}
 }
 
@@ -214,6 +224,9 @@ func (l *lexer) end() bool {
 type numberSet [][2]uint32 // 0 is *
 
 func parseSet(text string) (numberSet, bool) {
+	if len(text) > maxLineRead { // out of a literal
+		return nil, false
+	}
 	var set numberSet
 	for part := range strings.SplitSeq(text, ",") {
 		from, to, ranged := strings.Cut(part, ":")

@@ -50,12 +50,15 @@ func readPart(raw []byte, depth int, n *int) *part {
 		p.params = params
 	}
 	*n++
-	if depth >= maxDepth || *n >= maxParts {
+	if depth >= maxDepth {
 		return p
 	}
 	switch {
 	case p.kind == "multipart" && p.params["boundary"] != "":
 		for _, inner := range splitParts(p.body, p.params["boundary"]) {
+			if *n >= maxParts {
+				break
+			}
 			p.parts = append(p.parts, readPart(inner, depth+1, n))
 		}
 	case p.kind == "message" && p.sub == "rfc822":

@@ -292,6 +292,27 @@ func TestIMAPFolders(t *testing.T) {
 	}
 }
 
+// Names and patterns of clients cost no more than their length.
+func TestIMAPAwkwardFolders(t *testing.T) {
+	e := start(t)
+	r := e.imap(kim, e.userToken(kim, imapScope))
+	r.want(`CREATE A/B`, "{tag} OK CREATE completed.")
+	had := len(e.Folders(kim))
+	for _, name := range []string{"/", "A//B", "A//C", strings.Repeat("a/", 600) + "a"} {
+		r.want(`CREATE "`+name+`"`, "{tag} NO CREATE failed. The folder name is not valid.")
+	}
+	deep := strings.Repeat("a/", 5<<20)
+	r.want(fmt.Sprintf("CREATE {%d+}\r\n%s", len(deep), deep), "{tag} NO CREATE failed. The folder name is not valid.")
+	if n := len(e.Folders(kim)); n != had {
+		t.Errorf("%d folders, want %d", n, had)
+	}
+	long := strings.Repeat("a", 250)
+	r.want("CREATE "+long, "{tag} OK CREATE completed.")
+	r.want(`LIST "" "`+strings.Repeat("*a", 100)+`b"`, "{tag} OK LIST completed.")
+	r.want(`LIST "" "`+strings.Repeat("%a", 100)+`"`, `* LIST (\HasNoChildren) "/" `+long, "{tag} OK LIST completed.")
+	r.want(fmt.Sprintf("LIST \"\" {%d+}\r\n%s", 1<<20, strings.Repeat("*", 1<<20)), "{tag} BAD Command Error. 12")
+}
+
 func TestIMAPReads(t *testing.T) {
 	e := start(t)
 	one := e.deliver(kim, "One")
@@ -491,6 +512,13 @@ func TestIMAPLimits(t *testing.T) {
 	}
 	r.want("X "+strings.Repeat("x", 10300), "{tag} BAD command line limit exceeded")
 	r.ends()
+	r = e.connect(e.IMAPAddr())
+	r.line()
+	r.want("X"+strings.Repeat(" {0+}\r\n", 3000), "{tag} BAD command line limit exceeded")
+	r.ends()
+	r = e.connect(e.IMAPAddr())
+	r.line()
+	r.want("X {5000+}\r\n"+strings.Repeat("x", 5000)+" {5000}", "{tag} BAD Command Error. 12")
 	r = e.imap(kim, e.userToken(kim, imapScope))
 	r.want("SEARCH "+strings.Repeat("(", 100), "{tag} BAD Command received in Invalid state.")
 	r.do("SELECT INBOX")

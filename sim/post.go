@@ -3,7 +3,6 @@ package sim
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -160,7 +159,7 @@ func (s *Sim) MakeFolder(address, name string) error {
 	s.mail.mu.Lock()
 	defer s.mail.mu.Unlock()
 	if s.mail.makeFolder(s.mail.box(s.mailboxOf(address)), name) == nil {
-		return errors.New("a folder needs a name")
+		return fmt.Errorf("a folder needs a name of at most %d bytes, and one on each level", maxFolderName)
 	}
 	return nil
 }
@@ -191,13 +190,13 @@ func (s *Sim) ResetUIDValidity(address, name string) error {
 	f.gone = true // for those who have it open
 	f.tell()
 	next := &fresh
-	next.validity, next.next, next.log = s.mail.validity, 1, nil
+	next.validity, next.next, next.log, next.lost = s.mail.validity, 1, nil, 0
 	f.list = nil
 	next.box.folders[slices.Index(next.box.folders, f)] = next
 	for _, m := range next.list {
 		next.box.mod++
 		m.folder, m.UID, m.mod = next, next.next, next.box.mod
-		next.log = append(next.log, change{mod: m.mod, uid: m.UID, came: true})
+		next.note(change{mod: m.mod, uid: m.UID, came: true})
 		next.next++
 	}
 	return nil

@@ -192,6 +192,9 @@ func (v *view) index(t *Tenant) error {
 		}
 		err = errors.Join(err, claim(v.apps, inTenant[App]{t, a}, a.ID))
 	}
+	if len(t.Domains) == 0 {
+		err = errors.Join(err, errors.New("it needs a domain"))
+	}
 	return err
 }
 
