@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +50,10 @@ type Acceptance struct {
 	Fence      Fence // of a submission in the state sending: the right to send it
 }
 
-const submissionInsert = `INSERT INTO submissions (org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, doc)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+const (
+	submissionInto   = "INSERT INTO submissions (org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, doc) "
+	submissionInsert = submissionInto + "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 // AcceptSubmission makes a submission durable, with its body and its event, in
 // one transaction. When its idempotency key was used before, nothing is written
@@ -63,12 +66,9 @@ func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.S
 		return s.acceptOnce(ctx, a)
 	}
 	fenced := sub.State == mailgrant.SubmissionSending && a.Fence.Node != ""
-	if fenced {
-		a.Submission.State = mailgrant.SubmissionReady
-	}
 	stmts := s.accepted(a)
 	if fenced {
-		stmts = append(stmts, beginOf(a.Fence, sub))
+		stmts = append(begunOr(a.Fence, stmts[0]), stmts[1:]...)
 	}
 	o := newOp(stmts)
 	if !s.Clustered() {
@@ -77,12 +77,22 @@ func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.S
 	if err := s.eng.submit(ctx, o); err != nil {
 		return sub, err
 	}
-	n := o.affected
-	if fenced && n[len(n)-1] == 0 {
+	if fenced && o.affected[0] == 0 {
 		sub.State = mailgrant.SubmissionReady
 	}
 	s.told()
 	return sub, nil
+}
+
+// begunOr keeps a submission as begun where the fence holds, and as ready where it
+// does not: of the two statements one finds something to do.
+func begunOr(f Fence, insert stmt) []stmt {
+	begun := stmt{}
+	begun.sql, begun.args = f.where(insert.args)
+	begun.sql = submissionInto + "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE" + strings.TrimPrefix(begun.sql, " AND")
+	ready := stmt{insert.sql + " ON CONFLICT (org, id) DO NOTHING", slices.Clone(insert.args)}
+	ready.args[4] = stateNumbers[mailgrant.SubmissionReady]
+	return []stmt{begun, ready}
 }
 
 // taken takes back a submission whose sender was told to come again, before
