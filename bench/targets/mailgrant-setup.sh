@@ -13,6 +13,6 @@ m registration add rig --template generic --client-id rig \
 	--override smtp_host=localhost --override smtp_port=2587 --override sasl=XOAUTH2
 printf 'rig-secret' | m registration credential add rig --kind secret
 m grant begin app@rig.example.com --registration rig --app --capability smtp
-m mailbox set app@rig.example.com --connections "${CONNECTIONS:-8}" --per-minute -1 --recipients-per-day -1
+m mailbox set app@rig.example.com --connections -1 --per-minute -1 --recipients-per-day -1
 m app add app --sender app@rig.example.com
 m app key issue app --scope send --scope token --json | sed -n 's/.*"secret": *"\([^"]*\)".*/\1/p' > "$WORK/key"

@@ -81,9 +81,8 @@ func (it item) recipients() []string {
 type worker struct{ next chan item }
 
 const (
-	// queueMax bounds what waits in memory, beginBatch what is said to be begun
-	// at once. After a crash no more than beginBatch and the sessions at work are
-	// uncertain.
+	// queueMax bounds what waits in memory. beginBatch is how much is said to be
+	// begun at once where few connections are open: see batchSize.
 	queueMax   = 2000
 	beginBatch = 16
 	loadBatch  = 128
@@ -284,7 +283,7 @@ func (l *lane) plan() {
 		}
 		return
 	}
-	places, low := l.places, beginBatch/2
+	places, low := l.places, l.batchSize()/2
 	if l.hold != nil {
 		places, low = min(places, 1), 1 // one message is the probe
 	}
@@ -483,13 +482,18 @@ func (l *lane) prepared(ctx context.Context) ([]item, error) {
 	return l.begin(ctx, batch)
 }
 
+// batchSize is how many are said to be begun at once: the next ones are begun while
+// each connection has one under way. After a crash no more than that and those in
+// the workers' hands are uncertain. Call with mu held.
+func (l *lane) batchSize() int { return max(beginBatch, 2*l.places) }
+
 // batch takes the next messages that are due.
 func (l *lane) batch(ctx context.Context) ([]item, error) {
 	if err := l.read(ctx); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	n, now := beginBatch, l.o.now()
+	n, now := l.batchSize(), l.o.now()
 	if l.pace != nil {
 		n = min(n, l.pace.free(now, n))
 	}
@@ -754,7 +758,7 @@ func (l *lane) adoptLimits() {
 }
 
 // unlimitedPlaces is how many connections are opened where nobody limits them.
-const unlimitedPlaces = 8
+const unlimitedPlaces = 16
 
 // limits are the mailbox's own, else its provider's; below zero is none.
 func (l *lane) limits() mailgrant.Limits {
