@@ -460,7 +460,7 @@ func (c *graphCall) resource(sub *Subscription) *graphError {
 	switch {
 	case len(parts) > 0 && strings.EqualFold(parts[0], "me") && c.caller != nil:
 		c.key, parts = "", parts[1:]
-	case len(parts) > 1 && strings.EqualFold(parts[0], "users"):
+	case len(parts) > 1 && strings.EqualFold(parts[0], "users") && parts[1] != "":
 		c.key, parts = parts[1], parts[2:]
 	default:
 		return subscriptionError("Invalid resource '" + sub.Resource + "'.")

@@ -349,6 +349,7 @@ func TestGraphSubscriptions(t *testing.T) {
 	for _, c := range [][3]string{
 		{"changeType", "moved", "Invalid 'changeType'"},
 		{"resource", "me/events", "Invalid resource"},
+		{"resource", "users/('')/messages", "Invalid resource"},
 		{"resource", "me/mailFolders/inbox/events", "Invalid resource"},
 		{"expirationDateTime", "soon", "expirationDateTime"},
 		{"expirationDateTime", e.Now().Add(-time.Hour).Format(time.RFC3339), "must be in the future"},
@@ -360,6 +361,10 @@ func TestGraphSubscriptions(t *testing.T) {
 		{"notificationUrl", "https://localhost:1/x", "Unable to connect"},
 	} {
 		e.wantGraph(c[0]+" "+c[1], post(c[0], c[1]), 400, "ValidationError", c[2])
+	}
+	app := e.appToken("https://graph.microsoft.com")
+	for _, resource := range []string{"me/messages", "users//messages", "users/('')/messages", "users"} {
+		e.wantGraph("an app and "+resource, e.graph(app, "POST", "/subscriptions", jsonType, doc("resource", resource)), 400, "ValidationError", "Invalid resource")
 	}
 	h.answer(202, true)
 	e.wantGraph("a client that does not say the token", post(), 400, "ValidationError", "must exactly match validationToken")
