@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -101,14 +102,20 @@ func samples() map[string]page {
 
 var styleMark = regexp.MustCompile(`style\.css\?v=[0-9a-f]+`)
 
-// TestPagesAreWhatTheyWere holds every page to its file in testdata.
+// TestPagesAreWhatTheyWere holds every page to its file in testdata. Of a page of
+// an organization without a name that is what differs from the page with one.
 func TestPagesAreWhatTheyWere(t *testing.T) {
-	s := &console{Config: Config{Version: "1.2.3"}}
-	for name, p := range samples() {
+	s, all := &console{Config: Config{Version: "1.2.3"}}, samples()
+	shown := func(p page) []byte {
 		w := httptest.NewRecorder()
 		s.show(w, httptest.NewRequest("GET", "/", nil), 200, p)
-		got := styleMark.ReplaceAll(w.Body.Bytes(), []byte("style.css"))
-		file := filepath.Join("testdata", name+".html")
+		return styleMark.ReplaceAll(w.Body.Bytes(), []byte("style.css"))
+	}
+	for name, p := range all {
+		got, file := shown(p), filepath.Join("testdata", name+".html")
+		if named, ok := strings.CutSuffix(name, "-unnamed"); ok {
+			got, file = differences(t, shown(all[named]), got), filepath.Join("testdata", name+".diff")
+		}
 		if *update {
 			must(t, os.MkdirAll("testdata", 0o755))
 			must(t, os.WriteFile(file, got, 0o644))
@@ -120,11 +127,27 @@ func TestPagesAreWhatTheyWere(t *testing.T) {
 			t.Errorf("%s is not what it was; look at it, then: go test ./internal/serve/console -update\n%s", name, firstDifference(want, got))
 		}
 	}
-	kept, err := filepath.Glob("testdata/*.html")
+	kept, err := filepath.Glob("testdata/*")
 	must(t, err)
-	if len(kept) != len(samples()) {
-		t.Errorf("%d files for %d pages", len(kept), len(samples()))
+	if len(kept) != len(all) {
+		t.Errorf("%d files for %d pages", len(kept), len(all))
 	}
+}
+
+// differences are the lines in which two pages of the same length differ.
+func differences(t *testing.T, from, to []byte) []byte {
+	t.Helper()
+	a, b := bytes.Split(from, []byte("\n")), bytes.Split(to, []byte("\n"))
+	if len(a) != len(b) {
+		t.Fatalf("%d lines became %d", len(a), len(b))
+	}
+	var out []byte
+	for i := range a {
+		if !bytes.Equal(a[i], b[i]) {
+			out = fmt.Appendf(out, "-%s\n+%s\n", a[i], b[i])
+		}
+	}
+	return out
 }
 
 func firstDifference(want, got []byte) string {
