@@ -206,6 +206,21 @@ func matchPath(pattern string, segments []string) (map[string]string, bool) {
 	return args, true
 }
 
+// unquoted takes keys in parentheses apart: mailFolders('Inbox') is
+// mailFolders/Inbox.
+func unquoted(segments []string) []string {
+	var all []string
+	for _, s := range segments {
+		name, key, ok := strings.Cut(s, "('")
+		if key, closed := strings.CutSuffix(key, "')"); ok && closed {
+			all = append(all, name, key)
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 // about is what a fault of this call may be limited to.
 func (c *graphCall) about() []string {
 	list := []string{c.key}

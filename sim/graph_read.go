@@ -82,35 +82,6 @@ func (c *graphCall) users() *graphError {
 	return c.page("users", len(all), func(i int) map[string]any { return c.pick(c.userJSON(all[i])) })
 }
 
-// filterUsers understands mail eq '...' and userPrincipalName eq '...'.
-func filterUsers(filter string) (func(*User) bool, *graphError) {
-	if filter == "" {
-		return func(*User) bool { return true }, nil
-	}
-	name, value, e := equals(filter)
-	if e != nil {
-		return nil, e
-	}
-	switch strings.ToLower(name) {
-	case "mail":
-		return func(u *User) bool { return strings.EqualFold(u.Address, value) }, nil
-	case "userprincipalname":
-		return func(u *User) bool { return strings.EqualFold(u.upn(), value) }, nil
-	}
-	return nil, badRequest("Invalid filter clause: Could not find a property named '" + name + "'.")
-}
-
-// equals reads the one kind of filter that is understood: name eq 'value'.
-func equals(filter string) (name, value string, e *graphError) {
-	name, rest, ok := strings.Cut(strings.TrimSpace(filter), " ")
-	op, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	value, err := literal(rest)
-	if !ok || !strings.EqualFold(op, "eq") || err != nil {
-		return "", "", badRequest("Invalid filter clause: '" + filter + "'.")
-	}
-	return name, value, nil
-}
-
 // page shows of a list what $top and $skip say, and links to the rest.
 func (c *graphCall) page(of string, total int, item func(int) map[string]any) *graphError {
 	q := c.URL.Query()
