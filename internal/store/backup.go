@@ -58,7 +58,7 @@ const backupFormat = "mailgrant backup 1"
 type cell struct {
 	N *int64  `json:"n,omitempty"`
 	T *string `json:"t,omitempty"`
-	B []byte  `json:"b,omitempty"`
+	B []byte  `json:"b,omitzero"` // empty is not nothing
 }
 
 // backupRow is one line: a row, or the end with the number of rows before it.

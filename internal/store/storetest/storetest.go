@@ -625,6 +625,8 @@ func backupIsRestored(t *testing.T, f *fixture) {
 	g.Sealed = []byte("sealed")
 	f.must(t, f.CompleteConsent(f.ctx, g))
 	f.must(t, f.SaveKeyset(f.ctx, []byte("keys"), 0))
+	_, err := f.Collect(f.ctx, store.Page{Org: f.org, Mailbox: f.box.ID, To: store.Position{Protocol: "imap", Cursor: "1"}, Known: []string{"too old"}})
+	f.must(t, err)
 	var buf bytes.Buffer
 	f.must(t, f.Backup(f.ctx, &buf))
 	whole := buf.Bytes()
@@ -649,6 +651,9 @@ func backupIsRestored(t *testing.T, f *fixture) {
 	}
 	if b, err := to.Chunk(f.ctx, f.org, sub.ID, 0); err != nil || string(b) != "sealed" {
 		t.Errorf("body %q, %v", b, err)
+	}
+	if seen, err := to.SeenRemotes(f.ctx, f.org, f.box.ID, []string{"too old"}); err != nil || len(seen) != 1 {
+		t.Errorf("left alone for its age: %v, %v", seen, err)
 	}
 	f.must(t, to.AddEvent(f.ctx, mailgrant.Event{Org: f.org, Kind: "after"}))
 }
