@@ -24,7 +24,7 @@ type Delivery struct {
 	SPF, DKIM, DMARC, CompAuth string
 
 	// AsIs files the bytes as they are: without the fields that the service
-	// puts into each header.
+	// puts into each header, and without an end of line that it would mend.
 	AsIs bool
 }
 
@@ -43,6 +43,9 @@ func (s *Sim) DeliverMail(d Delivery) (Message, error) {
 	}
 	if v.tenants[domainOf(d.To)] != nil && v.mailboxes[box].item == nil {
 		return Message{}, fmt.Errorf("%w mailbox %q", errNotThere, d.To)
+	}
+	if !d.AsIs {
+		d.Raw = asOnWire(d.Raw)
 	}
 	head := headerOf(d.Raw)
 	switch {
@@ -71,6 +74,16 @@ func (s *Sim) DeliverMail(d Delivery) (Message, error) {
 	}
 	s.counts.add("deliveries")
 	return *s.mail.file(f, m), nil
+}
+
+// asOnWire ends the lines of a file as SMTP brings them: CRLF.
+func asOnWire(raw []byte) []byte {
+	lf := []byte("\n")
+	if bytes.Count(raw, lf) == bytes.Count(raw, []byte("\r\n")) {
+		return raw
+	}
+	raw = bytes.ReplaceAll(raw, []byte("\r\n"), lf)
+	return bytes.ReplaceAll(raw, lf, []byte("\r\n"))
 }
 
 func messageOf(head mail.Header, from string, to []string) Message {

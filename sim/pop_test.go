@@ -264,3 +264,20 @@ func TestPOPFaults(t *testing.T) {
 		t.Errorf("silence: got %q", got)
 	}
 }
+
+func TestFilesComeWithTheLinesOfTheWire(t *testing.T) {
+	e := start(t)
+	file := []byte("Subject: From a file\r\n\nOne\nTwo\n")
+	for _, c := range []struct {
+		asIs bool
+		end  string
+	}{{false, "\r\n\r\nOne\r\nTwo\r\n"}, {true, "\r\n\nOne\nTwo\n"}} {
+		m, err := e.DeliverMail(sim.Delivery{To: kim, Raw: file, AsIs: c.asIs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(string(m.Raw), c.end) || !c.asIs && strings.Count(string(m.Raw), "\n") != strings.Count(string(m.Raw), "\r\n") {
+			t.Errorf("as it is %v: %q", c.asIs, m.Raw)
+		}
+	}
+}
