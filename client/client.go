@@ -51,8 +51,8 @@ func Local(path string) *Client {
 	return &Client{HTTP: &http.Client{Transport: t}, base: "http://mailgrant", UserAgent: "mailgrant-go"}
 }
 
-// within bounds a call whose answer is not a stream, but for the time that its
-// body takes on a line of slowest bytes a second.
+// within bounds a call whose answer is not a stream and whose context has no
+// deadline, but for the time that its body takes on a line of slowest bytes a second.
 const (
 	within  = time.Minute
 	slowest = 16 << 10
@@ -79,8 +79,13 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any, opt
 		body = bytes.NewReader(b)
 		opts = append(opts, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") })
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	if _, given := ctx.Deadline(); !given {
+		late := mailgrant.Errorf(mailgrant.Unavailable, context.DeadlineExceeded, "mailgrant did not answer within %s", limit).
+			Fix("see how it does (mailgrant health), and try again")
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, late)
+		defer cancel()
+	}
 	res, err := c.do(ctx, method, path, body, opts...)
 	if err != nil {
 		return err
@@ -120,7 +125,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, op
 	res, err := c.HTTP.Do(r)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		return nil, unreachable(c.base, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -521,6 +522,33 @@ func TestEventsByPageAndStream(t *testing.T) {
 	must(t, err)
 	if len(rest.Items) == 0 || rest.Items[0].Subject != sub.ID {
 		t.Errorf("got %+v", rest)
+	}
+}
+
+// A move of a large mailbox takes minutes; whatever else takes so long is no answer.
+func TestClientWaitsAsLongAsACallMayTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := client.New("http://mailgrant.example", "")
+		c.HTTP = &http.Client{Transport: slow(5 * time.Minute)}
+		if _, err := c.Move(t.Context(), "office@contoso.example", client.MoveOrder{To: "graph"}); err != nil {
+			t.Errorf("a move: %v", err)
+		}
+		_, err := c.Mailbox(t.Context(), "office@contoso.example")
+		if e := mailgrant.AsError(err); e == nil || e.Code != mailgrant.Unavailable || !strings.Contains(e.Message, "within 1m0s") {
+			t.Errorf("a mailbox: %v", err)
+		}
+	})
+}
+
+// slow is a server that answers after a time.
+type slow time.Duration
+
+func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-time.After(time.Duration(s)):
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
 	}
 }
 
