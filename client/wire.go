@@ -92,7 +92,7 @@ type GrantSettings struct {
 // A Grant is one as it is shown.
 type Grant struct {
 	mailgrant.Grant
-	Changed  bool   `json:"changed,omitempty"`   // its registration was changed since: authorise again
+	Changed  bool   `json:"changed,omitempty"`   // it is for more than was consented to, or its registration was changed since: authorise again
 	RevokeAt string `json:"revoke_at,omitempty"` // where its owner ends it at the provider
 }
 

@@ -61,6 +61,17 @@ func (k *Keeper) keepApp(ctx context.Context, s situation, answers map[string]oa
 	return k.Store.Grant(ctx, g.Org, g.ID)
 }
 
+// Update replaces the settings of a grant. What waits for it looks again: it may be
+// for no more now than was consented to.
+func (k *Keeper) Update(ctx context.Context, g mailgrant.Grant) error {
+	if err := k.Store.UpdateGrant(ctx, g); err != nil {
+		return err
+	}
+	k.forget(g.ID)
+	k.Changed(g.Org, g.ID)
+	return nil
+}
+
 // Revoke disconnects a grant: destroyed here, then ended at the provider where it
 // can be. Where a person takes the consent back at the provider is in
 // Settings.RevokeAt.

@@ -105,6 +105,39 @@ func TestEntraOneConsentTwoResources(t *testing.T) {
 	}
 }
 
+// TestEntraForMoreAndForLessAgain: more is waited for until its owner consents; when
+// it is taken back, what waits hears of it at once.
+func TestEntraForMoreAndForLessAgain(t *testing.T) {
+	h, s := simHouse(t)
+	g := h.wants(alex, mailgrant.FlowCode, mailgrant.MailboxOwn, mailgrant.CanSMTP)
+	c, err := h.Begin(h.ctx, h.org, g.ID, grant.BeginOptions{})
+	h.must(err)
+	q, err := h.signIn(s, c, sim.SignIn{Address: alex})
+	h.must(err)
+	_, err = h.Complete(h.ctx, h.reg.ID, q, c.Cookie)
+	h.must(err)
+	heard := 0
+	h.Changed = func(_, id mailgrant.ID) {
+		if id == g.ID {
+			heard++
+		}
+	}
+	g = h.grant(g.ID)
+	g.Capabilities = []mailgrant.Capability{mailgrant.CanSMTP, mailgrant.CanIMAP}
+	h.must(h.Update(h.ctx, g))
+	h.pass(2 * time.Hour)
+	_, err = h.Token(h.ctx, h.org, g.ID, "outlook")
+	h.is(err, mailgrant.Lapsed, "IMAP was not consented to")
+	if !h.Outgrown(g, h.reg) {
+		t.Error("it does not say that it is for more")
+	}
+	g.Capabilities = g.Capabilities[:1]
+	h.must(h.Update(h.ctx, g))
+	if _, err := h.Token(h.ctx, h.org, g.ID, "outlook"); err != nil || h.Outgrown(g, h.reg) || heard != 2 {
+		t.Errorf("for less again: %v, outgrown %v, heard %d times", err, h.Outgrown(g, h.reg), heard)
+	}
+}
+
 func TestEntraWrongPeople(t *testing.T) {
 	h, s := simHouse(t)
 	g := h.wants(alex, mailgrant.FlowCode, mailgrant.MailboxOwn, mailgrant.CanSMTP)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mailgrant/mailgrant"
+	"github.com/mailgrant/mailgrant/internal/provider"
 	"github.com/mailgrant/mailgrant/internal/provider/oauth"
 	"github.com/mailgrant/mailgrant/internal/store"
 )
@@ -330,6 +331,27 @@ func (s situation) covers(resource string) error {
 		}
 	}
 	return nil
+}
+
+// Outgrown says whether a grant of r must be consented to once more before all that
+// it is for works. The provider is not asked: what is not known of it yet is right.
+func (k *Keeper) Outgrown(g mailgrant.Grant, r mailgrant.Registration) bool {
+	if g.Signature == "" { // nobody has consented yet
+		return false
+	}
+	if g.Signature != r.Signature() {
+		return true
+	}
+	have, known := k.settings.get(r)
+	if !known || have.err != nil {
+		return false
+	}
+	plan, err := provider.Scopes(have.set, provider.AskOf(r, g))
+	if err != nil {
+		return false
+	}
+	s := situation{grant: g, reg: r, set: have.set, plan: plan}
+	return slices.ContainsFunc(plan.Resources, func(resource string) bool { return s.covers(resource) != nil })
 }
 
 // ask makes the token call. used is the refresh token that worked.

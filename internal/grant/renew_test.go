@@ -499,6 +499,9 @@ func TestOA23MoreCapabilitiesNeedAnotherConsent(t *testing.T) {
 	h.pass(2 * time.Hour)
 	_, err := h.token(g)
 	h.is(err, mailgrant.Lapsed, "asked for more")
+	if !h.Outgrown(g, r) || h.Outgrown(g, h.reg) {
+		t.Errorf("outgrown: %v, and without more %v", h.Outgrown(g, r), h.Outgrown(g, h.reg))
+	}
 	h.must(h.store.UpdateRegistration(h.ctx, h.reg))
 	_, err = h.Token(h.ctx, h.org, g.ID, "graph")
 	if e := h.is(err, mailgrant.Forbidden, "another resource"); e.Field != "resource" {

@@ -28,6 +28,7 @@ type Store interface {
 	LapseGrant(ctx context.Context, org, id, node mailgrant.ID, generation int64, f mailgrant.Finding) error
 	NoteGrant(ctx context.Context, org, id mailgrant.ID, f *mailgrant.Finding, lastUse *time.Time) error
 	RevokeGrant(ctx context.Context, org, id mailgrant.ID) error
+	UpdateGrant(ctx context.Context, g mailgrant.Grant) error
 	FetchHandover(ctx context.Context, org, grant mailgrant.ID, resource string) ([]byte, time.Time, error)
 
 	CreateFlow(ctx context.Context, f store.Flow) error

@@ -14,7 +14,7 @@ import (
 )
 
 // shownGrant is a grant as it is shown, with what follows from its registration.
-func shownGrant(g mailgrant.Grant, r mailgrant.Registration) client.Grant {
+func (c *call) shownGrant(g mailgrant.Grant, r mailgrant.Registration) client.Grant {
 	t, _ := provider.Lookup(r.Template)
 	at := t.Settings.RevokeAt
 	if v := r.Overrides["revoke_at"]; v != "" {
@@ -23,12 +23,12 @@ func shownGrant(g mailgrant.Grant, r mailgrant.Registration) client.Grant {
 	if strings.Contains(at, "{") { // a part that only the resolved settings know
 		at = ""
 	}
-	return client.Grant{Grant: g, Changed: g.Signature != "" && g.Signature != r.Signature(), RevokeAt: at}
+	return client.Grant{Grant: g, Changed: c.Keeper.Outgrown(g, r), RevokeAt: at}
 }
 
 func (c *call) showGrant(g mailgrant.Grant) (client.Grant, error) {
 	r, err := c.Store.Registration(c.r.Context(), c.by.Org, g.Registration)
-	return shownGrant(g, r), err
+	return c.shownGrant(g, r), err
 }
 
 func (c *call) replyGrant(g mailgrant.Grant, err error) error {
@@ -61,7 +61,7 @@ func (c *call) grantsAfter(ctx context.Context, org, after mailgrant.ID, limit i
 			}
 			regs[g.Registration] = r
 		}
-		list[i] = shownGrant(g, r)
+		list[i] = c.shownGrant(g, r)
 	}
 	return list, nil
 }
@@ -214,7 +214,7 @@ func (c *call) updateGrant() error {
 				Fix("disconnect it first (mailgrant grant revoke %s), or make another grant", g.ID).At(field)
 		}
 	}
-	if err := c.Store.UpdateGrant(c.r.Context(), g); err != nil {
+	if err := c.Keeper.Update(c.r.Context(), g); err != nil {
 		return err
 	}
 	return c.getGrant()
