@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -113,6 +113,7 @@ type write struct {
 	off         int64
 	data        []byte // nil: the file was cut to off
 	begun, done int
+	synced      int // when the first sync that began behind it was done
 }
 
 type flush struct {
@@ -137,15 +138,16 @@ type history struct {
 }
 
 var (
-	whole     = regexp.MustCompile(`^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+)`)
-	unfinish  = regexp.MustCompile(`^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$`)
-	resumed   = regexp.MustCompile(`^(\d+)\s+<\.\.\. (\w+) resumed>(.*)\)\s+= (-?\d+)`)
-	fdOf      = regexp.MustCompile(`^(\d+)<((?:[^<>]|<[^<>]*>)*)>`)
-	accepted  = regexp.MustCompile(`(?s)(?:250 2\.0\.0 accepted as |HTTP/1\.1 202 .*?)(msg_[0-9a-z]{26})`)
-	told      = regexp.MustCompile(`"kind":"arrival\.new","at":"[^"]*","subject":"(arr_[0-9a-z]{26})"`)
-	undone    = regexp.MustCompile(`(arr_[0-9a-z]{26})\n`)
-	hexString = regexp.MustCompile(`"((?:\\x[0-9a-f]{2})*)"`)
+	accepted = regexp.MustCompile(`(?s)(?:250 2\.0\.0 accepted as |HTTP/1\.1 202 .*?)(msg_[0-9a-z]{26})`)
+	told     = regexp.MustCompile(`"kind":"arrival\.new","at":"[^"]*","subject":"(arr_[0-9a-z]{26})"`)
+	undone   = regexp.MustCompile(`(arr_[0-9a-z]{26})\n`)
 )
+
+// A call is what one thread asks of the system.
+type call struct {
+	name, args, result string
+	begun              int
+}
 
 // readTrace makes the history of the files from what strace wrote.
 func readTrace(t *testing.T, name string, files []string) *history {
@@ -156,11 +158,7 @@ func readTrace(t *testing.T, name string, files []string) *history {
 	}
 	defer f.Close()
 	h := &history{}
-	type part struct {
-		args string
-		at   int
-	}
-	open := map[string]part{}
+	open := map[string]call{}
 	pos := map[string]int64{} // of files that are written with lseek and write
 	lines := bufio.NewReaderSize(f, 1<<20)
 	for n := 0; ; n++ {
@@ -168,37 +166,56 @@ func readTrace(t *testing.T, name string, files []string) *history {
 		if line == "" && err == io.EOF {
 			break
 		}
-		line = strings.TrimRight(line, "\n")
-		if m := unfinish.FindStringSubmatch(line); m != nil {
-			open[m[1]] = part{m[3], n}
-			if m[2] == "write" { // the client may have it before the call returns
-				h.answer(m[3], n)
-			}
+		thread, rest, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
+		c, resumed := readCall(strings.TrimLeft(rest, " "))
+		if c.begun = n; resumed {
+			c.args, c.begun = open[thread].args+c.args, open[thread].begun
+			delete(open, thread)
+		} else if c.name == "write" {
+			h.answer(c.args, n) // the client may have it before the call returns
+		}
+		if c.result == "" {
+			open[thread] = c
 			continue
 		}
-		call, args, result, begun := "", "", "", n
-		if m := resumed.FindStringSubmatch(line); m != nil {
-			p := open[m[1]]
-			delete(open, m[1])
-			call, args, result, begun = m[2], p.args+m[3], m[4], p.at
-		} else if m := whole.FindStringSubmatch(line); m != nil {
-			call, args, result = m[2], m[3], m[4]
-			if call == "write" {
-				h.answer(args, n)
-			}
-		} else {
-			continue
-		}
-		h.note(t, call, args, result, begun, n, files, pos)
+		h.note(t, c, n, files, pos)
 	}
+	h.settle()
 	return h
 }
 
-func (h *history) answer(args string, at int) {
-	fd := fdOf.FindStringSubmatch(args)
-	if fd == nil {
-		return
+// readCall parts a line of strace, without its thread. A call without a result is
+// under way; resumed says that this is the rest of one.
+func readCall(line string) (c call, resumed bool) {
+	rest, resumed := strings.CutPrefix(line, "<... ")
+	if resumed {
+		c.name, rest, _ = strings.Cut(rest, " resumed>")
+	} else {
+		c.name, rest, _ = strings.Cut(rest, "(")
 	}
+	var ok bool
+	if c.args, ok = strings.CutSuffix(rest, " <unfinished ...>"); ok {
+		return c, resumed
+	}
+	if i := strings.LastIndexByte(rest, '='); i >= 0 {
+		c.args = strings.TrimSuffix(strings.TrimRight(rest[:i], " "), ")")
+		c.result, _, _ = strings.Cut(strings.TrimLeft(rest[i+1:], " "), " ")
+	}
+	return c, resumed
+}
+
+// fileOf is the descriptor that a call is given first, and what it leads to: of a
+// connection the beginning.
+func fileOf(args string) (fd, file string) {
+	fd, rest, _ := strings.Cut(args, "<")
+	file, _, _ = strings.Cut(rest, ">")
+	if b, ok := unescaped(file); ok {
+		file = string(b)
+	}
+	return fd, file
+}
+
+func (h *history) answer(args string, at int) {
 	find := func(r *regexp.Regexp) (n int) {
 		for _, m := range r.FindAllSubmatch(bytesOf(args), -1) {
 			h.answers = append(h.answers, answer{mailgrant.ID(m[1]), at})
@@ -206,7 +223,7 @@ func (h *history) answer(args string, at int) {
 		}
 		return n
 	}
-	switch to := plain(fd[2]); {
+	switch _, to := fileOf(args); {
 	case strings.HasPrefix(to, "TCP"):
 		find(accepted)
 		find(told)
@@ -215,64 +232,81 @@ func (h *history) answer(args string, at int) {
 	}
 }
 
-// plain undoes strace's hexadecimal writing of a text.
-func plain(s string) string {
-	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
-	if err != nil {
-		return s
-	}
-	return string(b)
-}
-
+// bytesOf are those that a call writes.
 func bytesOf(args string) []byte {
-	m := hexString.FindStringSubmatch(args)
-	if m == nil {
-		return nil
-	}
-	b, err := hex.DecodeString(strings.ReplaceAll(m[1], `\x`, ""))
-	if err != nil {
-		return nil
-	}
+	_, rest, _ := strings.Cut(args, `"`)
+	text, _, _ := strings.Cut(rest, `"`)
+	b, _ := unescaped(text)
 	return b
 }
 
-func (h *history) note(t *testing.T, call, args, result string, begun, done int, files []string, pos map[string]int64) {
-	fd := fdOf.FindStringSubmatch(args)
-	if fd == nil || !slices.Contains(files, plain(fd[2])) {
+// unescaped undoes strace's hexadecimal writing of a text: \x2f\x74. It is by hand
+// because a trace is hundreds of megabytes, which the race detector makes slow.
+func unescaped(s string) ([]byte, bool) {
+	b := make([]byte, len(s)/4)
+	for i := range b {
+		high, low := digit(s[4*i+2]), digit(s[4*i+3])
+		if s[4*i] != '\\' || s[4*i+1] != 'x' || high|low > 15 {
+			return nil, false
+		}
+		b[i] = high<<4 | low
+	}
+	return b, len(s)%4 == 0
+}
+
+func digit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 255
+}
+
+// note keeps what a call that is done has done to the files.
+func (h *history) note(t *testing.T, c call, done int, files []string, pos map[string]int64) {
+	fd, file := fileOf(c.args)
+	if !slices.Contains(files, file) {
 		return
 	}
-	file := plain(fd[2])
-	got, err := strconv.ParseInt(result, 10, 64)
+	got, err := strconv.ParseInt(c.result, 10, 64)
 	if err != nil || got < 0 {
 		return
 	}
-	rest := strings.Split(args, ", ")
-	switch call {
+	number := func() int64 { // the last argument
+		n, err := strconv.ParseInt(c.args[strings.LastIndexByte(c.args, ' ')+1:], 10, 64)
+		if err != nil {
+			t.Fatalf("a %s without its place: %.100s", c.name, c.args)
+		}
+		return n
+	}
+	switch c.name {
 	case "lseek":
-		pos[fd[1]+file] = got
+		pos[fd+file] = got
 	case "write":
-		h.writes = append(h.writes, write{file, pos[fd[1]+file], bytesOf(args)[:got], begun, done})
-		pos[fd[1]+file] += got
+		h.writes = append(h.writes, write{file: file, off: pos[fd+file], data: bytesOf(c.args)[:got], begun: c.begun, done: done})
+		pos[fd+file] += got
 	case "pwrite64":
-		off, err := strconv.ParseInt(rest[len(rest)-1], 10, 64)
-		if err != nil {
-			t.Fatalf("a pwrite64 without its place: %.100s", args)
-		}
-		h.writes = append(h.writes, write{file, off, bytesOf(args)[:got], begun, done})
+		h.writes = append(h.writes, write{file: file, off: number(), data: bytesOf(c.args)[:got], begun: c.begun, done: done})
 	case "ftruncate":
-		to, err := strconv.ParseInt(rest[1], 10, 64)
-		if err != nil {
-			t.Fatalf("a ftruncate without its length: %s", args)
-		}
-		h.writes = append(h.writes, write{file, to, nil, begun, done})
+		h.writes = append(h.writes, write{file: file, off: number(), begun: c.begun, done: done})
 	case "fsync", "fdatasync":
-		h.syncs = append(h.syncs, flush{file, begun, done})
+		h.syncs = append(h.syncs, flush{file, c.begun, done})
 	}
 }
 
-// synced says whether a write had to be on the disk at the moment.
-func (h *history) synced(w write, at int) bool {
-	return slices.ContainsFunc(h.syncs, func(s flush) bool { return s.file == w.file && s.begun >= w.done && s.done <= at })
+// settle finds out by when each write had to be on the disk.
+func (h *history) settle() {
+	for i := range h.writes {
+		w := &h.writes[i]
+		w.synced = math.MaxInt
+		for _, s := range h.syncs {
+			if s.file == w.file && s.begun >= w.done {
+				w.synced = min(w.synced, s.done)
+			}
+		}
+	}
 }
 
 // cut leaves the disk as a power cut at the moment might, and looks for all that
@@ -288,7 +322,7 @@ func (w *world) cut(h *history, before map[string][]byte, at int, r *rand.Rand) 
 			continue
 		}
 		data := wr.data
-		if !h.synced(wr, at) {
+		if wr.synced > at {
 			switch r.IntN(3) {
 			case 0:
 				continue // lost
