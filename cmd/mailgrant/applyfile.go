@@ -169,7 +169,15 @@ func known(n *yaml.Node, t reflect.Type, what string) error {
 				return err
 			}
 		}
-	case t.Kind() == reflect.Struct && t != reflect.TypeFor[time.Time]():
+	case t == reflect.TypeFor[time.Time]():
+		if n.Decode(new(time.Time)) != nil {
+			return inFile(n.Line, "%q is not a time", n.Value).Fix("write it like 2026-11-01 or 2026-11-01T08:00:00Z")
+		}
+	case t == reflect.TypeFor[mailgrant.Duration]():
+		if n.Decode(new(mailgrant.Duration)) != nil {
+			return inFile(n.Line, "%q is not a duration", n.Value).Fix("write it like 36h or 30m")
+		}
+	case t.Kind() == reflect.Struct:
 		return knownKeys(n, t, what)
 	}
 	return nil

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/mailgrant/mailgrant"
@@ -62,6 +64,11 @@ func (p *printer) step(s mailgrant.CheckStep) {
 		took = "  (" + span(s.Took) + ")"
 	}
 	p.line("%s %s: %s%s", stepSigns[s.State], s.Name, oneLine(s.Text), took)
+	if f := s.Finding; f != nil && strings.EqualFold(strings.TrimSuffix(f.Sentence, "."), s.Text) { // said already
+		said := *f
+		said.Sentence = ""
+		s.Finding = &said
+	}
 	p.finding(s.Finding, "    ")
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -335,6 +336,14 @@ func (d *demo) fail(ctx context.Context, p *printer, key string) error {
 
 func (d *demo) home() string { return "http://localhost:" + strconv.Itoa(d.ports.HTTP) }
 
+// calledAs is how this program was called, for lines to copy.
+func calledAs() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/mailgrant"
+	}
+	return os.Args[0]
+}
+
 // places are the addresses to open and the lines to try.
 func (d *demo) places(key string) {
 	a := &d.report.Places
@@ -346,7 +355,7 @@ func (d *demo) places(key string) {
 	a.Swaks = strings.Join([]string{"swaks --server " + a.Submission, "--auth PLAIN --auth-user case-manager", "--auth-password " + key,
 		"--from " + demoOffice, "--to " + demoRobin}, " ")
 	a.Answer = fmt.Sprintf(`printf 'From: %s\nTo: %s\nSubject: Re: Your case 4711\n\nOne more thing.\n' | curl -s --data-binary @- '%s/mail?to=%s'`, demoRobin, demoOffice, a.Control, demoOffice)
-	a.Arrivals = "mailgrant arrival list --dir " + d.dir
+	a.Arrivals = calledAs() + " arrival list --dir " + d.dir
 	a.Mend = fmt.Sprintf("curl -s -X PATCH %s/mailboxes/%s -d '{\"smtp_auth_disabled\":false}'", a.Control, demoScanner)
 	a.Consent = d.consentLink()
 }

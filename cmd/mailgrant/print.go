@@ -124,7 +124,9 @@ func (p *printer) finding(f *mailgrant.Finding, indent string) {
 	if f == nil {
 		return
 	}
-	p.line("%s%s", indent, oneLine(f.Sentence))
+	if f.Sentence != "" {
+		p.line("%s%s", indent, oneLine(f.Sentence))
+	}
 	if f.Remedy != "" {
 		p.line("%sFix: %s", indent, oneLine(f.Remedy))
 	}

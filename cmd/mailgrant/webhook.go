@@ -298,11 +298,14 @@ or of all that was given up. Each has the webhook-id that it had before.`,
 				return err
 			}
 			return c.show(cmd, n, func(p *printer) {
-				if r.DeadLetters {
+				switch {
+				case r.DeadLetters:
 					p.line("%d dead letters are told once more.", n.DeadLetters)
-					return
+				case n.From == n.To:
+					p.line("Event %d is told once more.", n.From)
+				default:
+					p.line("What it wants of events %d to %d is told once more.", n.From, n.To)
 				}
-				p.line("What it wants of events %d to %d is told once more.", n.From, n.To)
 			})
 		},
 	}

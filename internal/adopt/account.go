@@ -318,10 +318,10 @@ func (r *reading) register(a *account, reg *Registration) {
 	case reg.Template == "google" && r.first("publishing"):
 		r.need(a.line, "publishing", "make the app Internal, or have it verified", "while the app is in testing at Google, each consent ends after 7 days")
 	case microsoft(reg.Template) && a.flow == mailgrant.FlowApp:
-		r.need(a.line, "admin-consent", "the page of the registration in the console has the link; for IMAP, POP and SMTP then New-ServicePrincipal and Add-MailboxPermission in Exchange",
+		r.need(a.line, "admin-consent", "send the link: mailgrant grant begin "+a.address+" --app; for IMAP, POP and SMTP then New-ServicePrincipal and Add-MailboxPermission in Exchange",
 			"an administrator of the tenant must approve %s for the app itself", reg.Name)
 	case reg.Template == "microsoft365":
-		r.need(a.line, "admin-consent", "the page of the registration in the console has the link", "where people may not consent themselves, an administrator of the tenant must approve %s", reg.Name)
+		r.need(a.line, "admin-consent", "send the link: mailgrant grant link "+a.address+" --admin", "where people may not consent themselves, an administrator of the tenant must approve %s", reg.Name)
 	}
 	if reg.Template == "microsoft365" && a.protocol != "graph" && r.first("licence") {
 		r.need(a.line, "licence", "look at the mailbox in the Microsoft 365 admin centre", "Exchange opens a mailbox by IMAP, POP and SMTP only when it, or who signs in for it, has a licence with Exchange Online")
