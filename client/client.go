@@ -80,7 +80,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any, opt
 		opts = append(opts, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") })
 	}
 	if _, given := ctx.Deadline(); !given {
-		late := mailgrant.Errorf(mailgrant.Unavailable, context.DeadlineExceeded, "mailgrant did not answer within %s", limit).
+		late := mailgrant.Errorf(mailgrant.Unavailable, context.DeadlineExceeded, "no answer came from mailgrant within %s", limit).
 			Fix("see how it does (mailgrant health), and try again")
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, late)

@@ -93,7 +93,7 @@ func unfitText(s string) string {
 // people writes the fields of addresses, and the envelope.
 func (c *Composed) people(m Mail) error {
 	if m.From == "" {
-		return bad("from", "the message has no sender")
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "the message has no sender").Fix("name it in from").At("from")
 	}
 	seen := map[string]bool{}
 	for _, f := range []struct {
@@ -124,7 +124,7 @@ func (c *Composed) people(m Mail) error {
 		}
 	}
 	if len(c.Recipients) == 0 {
-		return bad("to", "the message has no recipient")
+		return mailgrant.Errorf(mailgrant.Invalid, nil, "the message has no recipient").Fix("name one in to, cc or bcc").At("to")
 	}
 	return nil
 }
@@ -301,12 +301,9 @@ func contentType(a Attachment) (string, error) {
 			a.ContentType = "application/octet-stream"
 		}
 	}
-	if uncleanText(a.ContentType) != "" || !ascii(a.ContentType) || len(a.ContentType) > 200 {
-		return "", bad("", "%q is not a content type", clip(a.ContentType))
-	}
 	t, params, err := mime.ParseMediaType(a.ContentType)
-	if err != nil || strings.Count(t, "/") != 1 {
-		return "", bad("", "%q is not a content type", clip(a.ContentType))
+	if err != nil || strings.Count(t, "/") != 1 || uncleanText(a.ContentType) != "" || !ascii(a.ContentType) || len(a.ContentType) > 200 {
+		return "", mailgrant.Errorf(mailgrant.Invalid, nil, "%q is not a content type", clip(a.ContentType)).Fix("write it like application/pdf")
 	}
 	if strings.HasPrefix(t, "multipart/") || strings.HasPrefix(t, "message/") {
 		return "", mailgrant.Errorf(mailgrant.Invalid, nil, "an attachment cannot be of the type %s", t).Fix("attach it as application/octet-stream")

@@ -163,14 +163,14 @@ func checkReceive(r *mailgrant.Receive) error {
 		{"receive.after", string(r.After), []string{"", "leave", "mark", "move", "delete"}},
 	} {
 		if !slices.Contains(c.allowed, c.value) {
-			return invalid(c.field, "%q is nothing that %s can be", c.value, c.field).Fix("use one of: %s", strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "))
+			return invalid(c.field, "%s cannot be %q", c.field, c.value).Fix("use one of: %s", strings.TrimPrefix(strings.Join(c.allowed, ", "), ", "))
 		}
 	}
 	switch {
 	case r.After == mailgrant.AfterMove && strings.TrimSpace(r.MoveTo) == "":
-		return invalid("receive.move_to", "it is not said where read mail is to be moved").Fix("name a folder; it is made where it is missing")
+		return invalid("receive.move_to", "it is not said where read mail is to be moved").Fix("name a folder (receive.move_to, or --move-to); it is made where it is missing")
 	case r.After != mailgrant.AfterMove && r.MoveTo != "":
-		return invalid("receive.move_to", "a folder is named, but read mail is not to be moved").Fix("set receive.after to move, or leave the folder out")
+		return invalid("receive.move_to", "a folder is named, but read mail is not to be moved").Fix("leave the folder out, or set receive.after to move (--after-reading move)")
 	case slices.Contains(r.Folders, r.MoveTo) && r.MoveTo != "":
 		return invalid("receive.move_to", "read mail would be moved into a folder that is read").Fix("name another folder")
 	case len(r.Folders) > foldersMax:

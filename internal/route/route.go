@@ -215,7 +215,7 @@ func (r *Router) person(ctx context.Context, org mailgrant.ID, q Request) (mailg
 		return global, "", "", notCarried(global, q.From, "Global")
 	}
 	return global, "", "", mailgrant.Errorf(mailgrant.NoRoute, nil, "no mailbox may carry mail from %s", q.From).
-		Fix("connect this mailbox (mailgrant mailbox add %s), or make a Global one (--role global)", q.From)
+		Fix("connect this mailbox (mailgrant grant begin %s --role personal), or make a Global one (--role global)", q.From)
 }
 
 func (r *Router) active(ctx context.Context, m mailgrant.Mailbox) (bool, error) {

@@ -121,7 +121,7 @@ func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 		}
 		if waiting > 0 {
 			return mailgrant.Errorf(mailgrant.Conflict, nil, "the mailbox still has %d submissions to send", waiting).
-				Fix("wait for them, or cancel them: mailgrant queue cancel")
+				Fix("wait for them, or cancel them: mailgrant queue cancel --mailbox %s", id)
 		}
 		if err := unnamed(ctx, q, org, "mailbox", func(w mailgrant.Webhook) bool { return slices.Contains(w.Mailboxes, id) }); err != nil {
 			return err

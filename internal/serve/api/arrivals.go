@@ -129,7 +129,7 @@ func (c *call) getAttachment() error {
 	n, err := strconv.Atoi(c.args[1])
 	i := slices.IndexFunc(a.Parts, func(p mailgrant.Part) bool { return p.N == n })
 	if err != nil || i < 0 {
-		return mailgrant.Errorf(mailgrant.NotFound, err, "the arrival has no attachment %s", clip(c.args[1])).Fix("the arrival lists what it has: GET /v1/arrivals/%s", a.ID)
+		return mailgrant.Errorf(mailgrant.NotFound, err, "the arrival has no attachment %s", clip(c.args[1])).Fix("see what it has: GET /v1/arrivals/%s, or mailgrant arrival show %s", a.ID, a.ID)
 	}
 	r, err := c.Inbox.Body(c.r.Context(), a.Org, a.ID)
 	if err != nil {

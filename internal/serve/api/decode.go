@@ -113,11 +113,11 @@ func (j *jsonReader) textual(field string, t encoding.TextUnmarshaler) error {
 		return err
 	}
 	if err := t.UnmarshalText(b); err != nil {
-		like := "2026-01-31T09:00:00Z"
+		what, like := "time", "2026-01-31T09:00:00Z"
 		if _, ok := t.(*time.Time); !ok {
-			like = "90m"
+			what, like = "duration", "90m"
 		}
-		return mailgrant.Errorf(mailgrant.Invalid, errJSON, "%s does not read", field).Fix("write it like %s", like).At(field)
+		return mailgrant.Errorf(mailgrant.Invalid, errJSON, "%s is not a %s", field, what).Fix("write it like %s", like).At(field)
 	}
 	return nil
 }

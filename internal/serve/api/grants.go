@@ -170,9 +170,12 @@ func checkGrant(g *mailgrant.Grant, r mailgrant.Registration) error {
 	s := t.Settings
 	seen := map[mailgrant.Capability]bool{}
 	for _, can := range g.Capabilities {
-		if _, known := s.Scopes[can]; !known && r.Overrides["scopes."+string(can)] == "" || seen[can] {
-			return mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no such capability, or it is named twice", t.Name).
+		if _, known := s.Scopes[can]; !known && r.Overrides["scopes."+string(can)] == "" {
+			return mailgrant.Errorf(mailgrant.Invalid, nil, "%s has no capability %q", t.Name, clip(string(can))).
 				Fix("choose among smtp, api_send, imap, pop, api_read, signin").At("capabilities")
+		}
+		if seen[can] {
+			return mailgrant.Errorf(mailgrant.Invalid, nil, "the capability %s is named twice", can).Fix("name it once").At("capabilities")
 		}
 		if why := s.Unsupported[can]; why != "" {
 			return mailgrant.Errorf(mailgrant.Invalid, nil, "%s cannot be used for %s: %s", t.Name, can, why).Fix("choose another capability").At("capabilities")

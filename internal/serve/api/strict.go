@@ -95,6 +95,9 @@ func (j *jsonReader) short() error {
 	if j.ioErr != nil {
 		return bodyError(j.ioErr)
 	}
+	if j.read == 0 {
+		return mailgrant.Errorf(mailgrant.Invalid, errJSON, "the request has no body").Fix("send a JSON object: /v1/openapi.yaml says what it holds")
+	}
 	return badJSON(j.read, "the JSON body ends too early")
 }
 
