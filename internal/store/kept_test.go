@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"flag"
 	"io"
 	"os"
@@ -173,6 +174,23 @@ func TestBackupGoesIntoTheOtherDatabase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A value that is not of its column's sort is damage: PostgreSQL is not asked then,
+// which is not the same as that it does not answer.
+func TestSE07ValueOfAnotherSortIsDamage(t *testing.T) {
+	from, to := onSQLite(t), onPostgres(t)
+	fill(t, from)
+	var b, spoilt bytes.Buffer
+	must(t, from.Backup(t.Context(), &b))
+	for _, swap := range [][2]string{{`{"t":"office@contoso.example"}`, `{"n":7}`}, {`{"n":1}`, `{"t":"x"}`}, {`{"b":"a2V5cw=="}`, `{"n":7}`}} {
+		spoilt.Reset()
+		z := gzip.NewWriter(&spoilt)
+		_, err := io.WriteString(z, strings.Replace(string(gunzip(b.Bytes())), swap[0], swap[1], 1))
+		must(t, errors.Join(err, z.Close()))
+		is(t, to.Restore(t.Context(), &spoilt, mailgrant.Finding{}, mailgrant.Finding{}), mailgrant.Invalid)
+	}
+	must(t, to.Restore(t.Context(), &b, mailgrant.Finding{}, mailgrant.Finding{}))
 }
 
 // gunzip is what a gzip file holds, nil if it is damaged.

@@ -121,13 +121,29 @@ type pgTx struct{ tx pgx.Tx }
 
 func (t pgTx) query(ctx context.Context, q string, args ...any) (rows, error) {
 	r, err := t.tx.Query(ctx, dollars(q), args...)
-	return r, pgError(err)
+	return r, t.error(err)
 }
 
 func (t pgTx) exec(ctx context.Context, q string, args ...any) (int64, error) {
 	n, err := t.tx.Exec(ctx, dollars(q), args...)
-	return n.RowsAffected(), pgError(err)
+	return n.RowsAffected(), t.error(err)
 }
+
+// error is pgError where the server may not have been asked at all: pgx refuses a
+// value that is not of its column's type, and the connection stays open.
+func (t pgTx) error(err error) error {
+	var pe *pgconn.PgError
+	if err == nil || errors.As(err, &pe) || t.tx.Conn().IsClosed() {
+		return pgError(err)
+	}
+	return unaskedError{err}
+}
+
+// unaskedError is the reason why the server was not asked.
+type unaskedError struct{ err error }
+
+func (e unaskedError) Error() string { return e.err.Error() }
+func (e unaskedError) Unwrap() error { return e.err }
 
 func (e *pgEngine) writer(ctx context.Context) {
 	for {
@@ -239,7 +255,8 @@ func pgError(err error) error {
 		return nil
 	}
 	var known *mailgrant.Error
-	if errors.As(err, &known) {
+	var unasked unaskedError
+	if errors.As(err, &known) || errors.As(err, &unasked) {
 		return err
 	}
 	var pe *pgconn.PgError
