@@ -531,7 +531,7 @@ func (e *sqliteEngine) syncWAL() error {
 // afterwards says nothing of what lies before.
 var errBroken = errors.New("a sync before it failed")
 
-// logError is a failure of the log outside of SQLite.
+// logError is a failure of the log, or of its mark, outside of SQLite.
 type logError struct{ err error }
 
 func (e logError) Error() string { return e.err.Error() }
@@ -562,7 +562,7 @@ func (e *sqliteEngine) forgetMark() error {
 // and the log begins anew. RE-04.
 func (e *sqliteEngine) mend(ctx context.Context) error {
 	if err := e.forgetMark(); err != nil {
-		return err
+		return logError{err}
 	}
 	if err := e.reconnect(ctx); err != nil {
 		return err
