@@ -70,6 +70,7 @@ func (r *reserved) submit(ctx context.Context, o *op) error {
 	}
 	err := r.sqliteEngine.submit(ctx, o)
 	if !errors.Is(err, mailgrant.NoSpace) {
+		r.tend()
 		return err
 	}
 	r.spend()
@@ -79,11 +80,14 @@ func (r *reserved) submit(ctx context.Context, o *op) error {
 	return err
 }
 
-// answered hears of an op whose caller does not wait. It runs in the writer, which
-// must not wait for itself.
+// answered hears of an op whose caller does not wait: in the syncer, or in the writer
+// when it failed, which must not wait for itself.
 func (r *reserved) answered(o *op, after func(error), err error) {
 	if !errors.Is(err, mailgrant.NoSpace) {
 		after(err)
+		if err == nil {
+			r.tend()
+		}
 		return
 	}
 	r.wg.Go(func() {
@@ -107,8 +111,7 @@ func (r *reserved) close() error {
 
 var errReserve = errors.New("what is left is kept for what is on its way")
 
-// spend gives the room up, and makes what the log has taken usable again: written
-// from its beginning it does not grow.
+// spend gives the room up, and makes what the log has taken usable again.
 func (r *reserved) spend() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,9 +122,30 @@ func (r *reserved) spend() {
 			r.log.Error("give up the room that was kept", "err", err)
 		}
 	}
-	if fi, err := os.Stat(r.path + "-wal"); err != nil || fi.Size() > 2*r.room {
-		return // what is to be moved may take more than there is
+	if fi, err := os.Stat(r.path + "-wal"); err == nil && fi.Size() <= 2*r.room { // else what is to be moved may take more than there is
+		r.startOver()
 	}
+}
+
+// tend keeps half of the room that was given up for the database itself: what the
+// log holds may need new pages there, so it starts over before it has taken all.
+func (r *reserved) tend() {
+	if !r.short.Load() {
+		return
+	}
+	r.walMu.Lock()
+	m, known := r.mark.index()
+	r.walMu.Unlock()
+	if known && int64(m.frames)*r.frame.Load() > r.room/2 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.startOver()
+	}
+}
+
+// startOver moves the log into the database, so that it is written from its
+// beginning and does not grow. Call with mu held.
+func (r *reserved) startOver() {
 	var busy, logged, moved int
 	if err := r.side.QueryRow("PRAGMA wal_checkpoint(RESTART)").Scan(&busy, &logged, &moved); err != nil {
 		r.log.Warn("checkpoint", "err", err)
