@@ -87,6 +87,24 @@ func InTransaction(ctx context.Context, s *Store, f func(add func(mailgrant.Even
 	})
 }
 
+// Plans are how PostgreSQL goes about what is written for one submission.
+func Plans(ctx context.Context, s *Store, sub mailgrant.Submission, f Fence) (map[string]string, error) {
+	out := map[string]string{}
+	for what, st := range map[string]stmt{
+		"begin":  beginOf(f, sub),
+		"record": s.record(Record{Attempt: mailgrant.Attempt{Org: sub.Org, Submission: sub.ID}, State: mailgrant.SubmissionDelivered, Fence: f})[0],
+		"undo":   undoOf(f, sub),
+		"doubt":  doubtOf(f, sub),
+	} {
+		l, err := list(ctx, s.eng, "EXPLAIN "+st.sql, st.args, func(r rows) (line string, err error) { return line, r.Scan(&line) })
+		if err != nil {
+			return nil, err
+		}
+		out[what] = strings.Join(l, "\n")
+	}
+	return out, nil
+}
+
 // SetClock gives a node another clock.
 func SetClock(s *Store, f func() time.Time) { s.clock = f }
 

@@ -115,7 +115,7 @@ func (s *Store) DeleteMailbox(ctx context.Context, org, id mailgrant.ID) error {
 		if _, err := first(ctx, q, "mailbox", id, mailboxColumns+" WHERE org = ? AND id = ?"+s.eng.forUpdate(), []any{string(org), string(id)}, mailboxRow); err != nil {
 			return err
 		}
-		waiting, err := one[int64](ctx, q, "SELECT COUNT(*) FROM submissions WHERE mailbox = ? AND org = ? AND state < 3", string(id), string(org))
+		waiting, err := one[int64](ctx, q, "SELECT COUNT(*) FROM submissions WHERE mailbox = ? AND org = ? AND final_at = 0", string(id), string(org))
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (s *Store) resume(ctx context.Context, q querier, org, id mailgrant.ID) err
 	// Those that came during the hold get no more than their own waiting time.
 	if _, err := q.exec(ctx, `UPDATE submissions SET expires_at = expires_at + ? - CASE WHEN accepted_at > ? THEN accepted_at ELSE ? END,
 		due_at = CASE WHEN due_at > ? AND attempts > 0 THEN ? ELSE due_at END
-		WHERE mailbox = ? AND org = ? AND state < 3`,
+		WHERE mailbox = ? AND org = ? AND final_at = 0`,
 		micros(now), micros(m.Hold.Since), micros(m.Hold.Since), micros(now), micros(now), string(id), string(org)); err != nil {
 		return err
 	}

@@ -93,11 +93,11 @@ type Counts struct {
 // mailboxes with nothing to send cost nothing.
 func (s *Store) QueueAfter(ctx context.Context, org, after mailgrant.ID, limit int) ([]Counts, error) {
 	const text = `WITH RECURSIVE m(mailbox) AS (
-			SELECT MIN(mailbox) FROM submissions WHERE state < 3 AND mailbox > ?
+			SELECT MIN(mailbox) FROM submissions WHERE final_at = 0 AND mailbox > ?
 			UNION ALL
-			SELECT (SELECT MIN(mailbox) FROM submissions WHERE state < 3 AND mailbox > m.mailbox) FROM m WHERE m.mailbox IS NOT NULL)
+			SELECT (SELECT MIN(mailbox) FROM submissions WHERE final_at = 0 AND mailbox > m.mailbox) FROM m WHERE m.mailbox IS NOT NULL)
 		SELECT (SELECT b.doc FROM mailboxes b WHERE b.org = ? AND b.id = m.mailbox), (SELECT b.hold FROM mailboxes b WHERE b.org = ? AND b.id = m.mailbox),
-			(SELECT COUNT(*) FROM submissions s WHERE s.mailbox = m.mailbox AND s.state < 3), (SELECT MIN(s.due_at) FROM submissions s WHERE s.mailbox = m.mailbox AND s.state < 3)
+			(SELECT COUNT(*) FROM submissions s WHERE s.mailbox = m.mailbox AND s.final_at = 0), (SELECT MIN(s.due_at) FROM submissions s WHERE s.mailbox = m.mailbox AND s.final_at = 0)
 		FROM m WHERE m.mailbox IS NOT NULL AND (SELECT b.id FROM mailboxes b WHERE b.org = ? AND b.id = m.mailbox) IS NOT NULL LIMIT ?`
 	if limit <= 0 {
 		limit = math.MaxInt32

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/test/real"
@@ -86,4 +88,31 @@ func numbers(v string) (out []int) {
 		out = append(out, n)
 	}
 	return out
+}
+
+// A long lane does not make what is written for one of its submissions slow: a
+// PostgreSQL that last counted while nothing waited takes the lanes' index for short.
+func TestSubmissionIsWrittenByItsKey(t *testing.T) {
+	url := real.Postgres(t)
+	h := found(t, open(t, url))
+	for range 200 {
+		_, err := h.accept(t.Context(), []byte("b"))
+		must(t, err)
+	}
+	c, err := pgx.Connect(t.Context(), url)
+	must(t, err)
+	defer c.Close(t.Context())
+	for _, q := range []string{"UPDATE submissions SET state = 3, final_at = 1", "VACUUM ANALYZE submissions"} {
+		_, err := c.Exec(t.Context(), q)
+		must(t, err)
+	}
+	sub, err := h.accept(t.Context(), []byte("b"))
+	must(t, err)
+	plans, err := store.Plans(t.Context(), h.Store, sub, store.Fence{Shard: 1, Node: "nod_a", Generation: 1})
+	must(t, err)
+	for what, plan := range plans {
+		if !strings.Contains(plan, "submissions_pkey") || strings.Contains(plan, "submissions_lane") {
+			t.Errorf("%s:\n%s", what, plan)
+		}
+	}
 }

@@ -31,7 +31,7 @@ import (
 var migrations embed.FS
 
 // newest is the version of the newest migration.
-const newest = 5
+const newest = 6
 
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {

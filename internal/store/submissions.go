@@ -12,6 +12,9 @@ import (
 	"github.com/mailgrant/mailgrant"
 )
 
+// What is not final also has final_at 0, and that is what the lanes' index asks for.
+// A statement about one submission asks for its state: PostgreSQL would else take
+// that index for the shorter way, and read the lane from end to end.
 var stateNumbers = map[mailgrant.SubmissionState]int64{
 	mailgrant.SubmissionReady: 0, mailgrant.SubmissionSending: 1, mailgrant.SubmissionUncertain: 2,
 	mailgrant.SubmissionDelivered: 3, mailgrant.SubmissionFailed: 4, mailgrant.SubmissionCancelled: 5,
@@ -368,10 +371,10 @@ type Lane struct{ Org, Mailbox mailgrant.ID }
 // one mailbox to the next in the lanes' index and reads no row twice.
 func (s *Store) BusyLanes(ctx context.Context) ([]Lane, error) {
 	boxes, err := list(ctx, s.eng, `WITH RECURSIVE m(mailbox) AS (
-			SELECT MIN(mailbox) FROM submissions WHERE state < 3
+			SELECT MIN(mailbox) FROM submissions WHERE final_at = 0
 			UNION ALL
-			SELECT (SELECT MIN(mailbox) FROM submissions WHERE state < 3 AND mailbox > m.mailbox) FROM m WHERE m.mailbox IS NOT NULL)
-		SELECT mailbox, (SELECT s.org FROM submissions s WHERE s.mailbox = m.mailbox AND s.state < 3 LIMIT 1) FROM m WHERE mailbox IS NOT NULL`, nil,
+			SELECT (SELECT MIN(mailbox) FROM submissions WHERE final_at = 0 AND mailbox > m.mailbox) FROM m WHERE m.mailbox IS NOT NULL)
+		SELECT mailbox, (SELECT s.org FROM submissions s WHERE s.mailbox = m.mailbox AND s.final_at = 0 LIMIT 1) FROM m WHERE mailbox IS NOT NULL`, nil,
 		func(r rows) (Lane, error) {
 			var mailbox string
 			var org *string
@@ -386,14 +389,14 @@ func (s *Store) BusyLanes(ctx context.Context) ([]Lane, error) {
 
 // DueSubmissions are the next of a lane, in order, that are ready at a time.
 func (s *Store) DueSubmissions(ctx context.Context, mailbox mailgrant.ID, at time.Time, limit int) ([]mailgrant.Submission, error) {
-	return list(ctx, s.eng, submissionColumns+" WHERE s.mailbox = ? AND s.state < 3 AND s.state = 0 AND s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?",
+	return list(ctx, s.eng, submissionColumns+" WHERE s.mailbox = ? AND s.final_at = 0 AND s.state = 0 AND s.due_at <= ? ORDER BY s.due_at, s.id LIMIT ?",
 		[]any{string(mailbox), micros(at), limit}, submissionRow)
 }
 
 // NextDue is when the next of a lane becomes due after a time; zero when none
 // will.
 func (s *Store) NextDue(ctx context.Context, mailbox mailgrant.ID, after time.Time) (time.Time, error) {
-	n, err := one[*int64](ctx, s.eng, "SELECT MIN(due_at) FROM submissions WHERE mailbox = ? AND state < 3 AND due_at > ? AND state = 0",
+	n, err := one[*int64](ctx, s.eng, "SELECT MIN(due_at) FROM submissions WHERE mailbox = ? AND final_at = 0 AND due_at > ? AND state = 0",
 		string(mailbox), micros(after))
 	if err != nil || n == nil {
 		return time.Time{}, err
@@ -404,7 +407,7 @@ func (s *Store) NextDue(ctx context.Context, mailbox mailgrant.ID, after time.Ti
 // Unfinished are submissions of a lane whose attempt began and was never
 // recorded: the process died, or the answer was lost.
 func (s *Store) Unfinished(ctx context.Context, mailbox mailgrant.ID) ([]mailgrant.Submission, error) {
-	return list(ctx, s.eng, submissionColumns+" WHERE s.mailbox = ? AND s.state < 3 AND s.state IN (1, 2) ORDER BY s.due_at, s.id",
+	return list(ctx, s.eng, submissionColumns+" WHERE s.mailbox = ? AND s.final_at = 0 AND s.state IN (1, 2) ORDER BY s.due_at, s.id",
 		[]any{string(mailbox)}, submissionRow)
 }
 
@@ -533,12 +536,16 @@ func (s *Store) recordWith(stmts []stmt, bounce Acceptance) (o *op, touched func
 
 // MarkUncertain keeps that an unfinished submission may have been sent.
 func (s *Store) MarkUncertain(ctx context.Context, f Fence, sub mailgrant.Submission) error {
-	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
-	n, err := s.do(ctx, stmt{"UPDATE submissions SET state = 2 WHERE org = ? AND id = ? AND state IN (1, 2)" + where, args})
+	n, err := s.do(ctx, doubtOf(f, sub))
 	if err == nil && n[0] == 0 {
 		return fencedOut(nil)
 	}
 	return err
+}
+
+func doubtOf(f Fence, sub mailgrant.Submission) stmt {
+	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
+	return stmt{"UPDATE submissions SET state = 2 WHERE org = ? AND id = ? AND state IN (1, 2)" + where, args}
 }
 
 // HandedSince counts a mailbox's recipients since a time, by the hour.
@@ -635,12 +642,16 @@ func cutID(t time.Time, prefix string) string {
 func (s *Store) UndoAttempt(ctx context.Context, f Fence, subs []mailgrant.Submission) error {
 	stmts := make([]stmt, len(subs))
 	for i, sub := range subs {
-		where, args := f.where([]any{string(sub.Org), string(sub.ID)})
-		stmts[i] = stmt{"UPDATE submissions SET state = 0 WHERE org = ? AND id = ? AND state = 1" + where, args}
+		stmts[i] = undoOf(f, sub)
 	}
 	if len(stmts) == 0 {
 		return nil
 	}
 	_, err := s.do(ctx, stmts...)
 	return err
+}
+
+func undoOf(f Fence, sub mailgrant.Submission) stmt {
+	where, args := f.where([]any{string(sub.Org), string(sub.ID)})
+	return stmt{"UPDATE submissions SET state = 0 WHERE org = ? AND id = ? AND state = 1" + where, args}
 }
