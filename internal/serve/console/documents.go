@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -71,8 +73,7 @@ func readDocument(name string, source []byte) document {
 			}
 		case *ast.Paragraph:
 			if d.First == "" {
-				d.First, _, _ = strings.Cut(plainText(n, source), ". ")
-				d.First = strings.TrimSuffix(d.First, ".") + "."
+				d.First = firstSentence(n, source)
 			}
 		}
 	}
@@ -80,6 +81,17 @@ func readDocument(name string, source []byte) document {
 	markdown().Renderer().Render(&b, source, root) // into memory: it cannot fail
 	d.HTML = template.HTML(emptyHead.ReplaceAllString(wide.Replace(b.String()), ""))
 	return d
+}
+
+// firstSentence is that of a paragraph, fit to stand alone: without the word that
+// heads a decision, and where it goes on from a command, with a capital.
+func firstSentence(n ast.Node, source []byte) string {
+	s, _, _ := strings.Cut(strings.TrimPrefix(plainText(n, source), "Question. "), ". ")
+	if before := n.PreviousSibling(); before != nil && (before.Kind() == ast.KindCodeBlock || before.Kind() == ast.KindFencedCodeBlock) {
+		r, size := utf8.DecodeRuneInString(s)
+		s = string(unicode.ToUpper(r)) + s[size:]
+	}
+	return strings.TrimSuffix(s, ".") + "."
 }
 
 func plainText(n ast.Node, source []byte) string {

@@ -130,3 +130,18 @@ func TestStyleIsKeptByBrowsers(t *testing.T) {
 		t.Errorf("%d %v", r.Code, r.Header())
 	}
 }
+
+// TestTheListSaysWhatEachDocumentIs: a sentence that stands alone, though its
+// document goes on from a command, or begins with the head of a decision.
+func TestTheListSaysWhatEachDocumentIs(t *testing.T) {
+	for name, want := range map[string]string{
+		"webhooks":                      "Has mailgrant tell an application what happens, from now on.",
+		"receive":                       "mailgrant reads a mailbox through its grant",
+		"operate":                       "For whoever runs it: ",
+		"decisions/0001-lanes-not-jobs": "Something must hand over what was accepted.",
+	} {
+		if got := known()[name].First; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
