@@ -398,7 +398,7 @@ func (r *reading) receive(a *account) *Receive {
 		v.After = mailgrant.AfterLeave
 	}
 	r.understood(a.line, "receive", "%s is to be read by %s", a.address, v.words())
-	r.need(a.line, "first-reading", "for what lies there: mailgrant mailbox set "+a.address+" --receive-since 1d, or a date, or all",
+	r.need(a.line, "first-reading", "for what lies there: mailgrant mailbox set "+a.address+" --receive-since 1d, or a date, or all; before the owner consents",
 		"mailgrant begins %s with what comes from now on", a.address)
 	return v
 }
