@@ -168,6 +168,6 @@ func (d *demo) config() config.Config {
 			c.Egress.Allow = append(c.Egress.Allow, u.Host)
 		}
 	}
-	c.Egress.Allow = append(c.Egress.Allow, d.sim.SMTPAddr(), d.sim.SMTPSAddr(), d.sim.IMAPAddr(), "localhost:"+strconv.Itoa(d.ports.Hook))
+	c.Egress.Allow = append(c.Egress.Allow, d.sim.SMTPAddr(), d.sim.SMTPSAddr(), d.sim.IMAPAddr(), d.sim.POPAddr(), "localhost:"+strconv.Itoa(d.ports.Hook))
 	return c
 }

@@ -118,14 +118,14 @@ func (d *demo) makeContoso(ctx context.Context, p *printer) error {
 
 // register makes a registration that leads to the imitation.
 func (d *demo) register(ctx context.Context, name, clientID, secret string) (mailgrant.ID, error) {
-	host, port, err := net.SplitHostPort(d.sim.SMTPAddr())
-	if err != nil {
-		return "", err
-	}
 	template, tenant := "microsoft365", sim.ContosoTenantID
-	overrides := map[string]string{"login_url": d.sim.LoginURL(), "graph_url": d.sim.GraphURL(), "smtp_host": host, "smtp_port": port}
-	if overrides["imap_host"], overrides["imap_port"], err = net.SplitHostPort(d.sim.IMAPAddr()); err != nil {
-		return "", err
+	overrides := map[string]string{"login_url": d.sim.LoginURL(), "graph_url": d.sim.GraphURL()}
+	for name, at := range map[string]string{"smtp": d.sim.SMTPAddr(), "imap": d.sim.IMAPAddr(), "pop": d.sim.POPAddr()} {
+		host, port, err := net.SplitHostPort(at)
+		if err != nil {
+			return "", err
+		}
+		overrides[name+"_host"], overrides[name+"_port"] = host, port
 	}
 	r, err := d.api.CreateRegistration(ctx, client.RegistrationSettings{Name: &name, Template: &template, Tenant: &tenant, ClientID: &clientID, Overrides: &overrides})
 	if err != nil {
