@@ -5,12 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/grant"
+	"github.com/mailgrant/mailgrant/internal/store"
 	"github.com/mailgrant/mailgrant/internal/vault"
 	"github.com/mailgrant/mailgrant/sim"
 )
@@ -135,6 +137,30 @@ func TestEntraForMoreAndForLessAgain(t *testing.T) {
 	h.must(h.Update(h.ctx, g))
 	if _, err := h.Token(h.ctx, h.org, g.ID, "outlook"); err != nil || h.Outgrown(g, h.reg) || heard != 2 {
 		t.Errorf("for less again: %v, outgrown %v, heard %d times", err, h.Outgrown(g, h.reg), heard)
+	}
+}
+
+// TestEntraRightsInWords: an invitation says as much as is asked for, and says it once.
+func TestEntraRightsInWords(t *testing.T) {
+	h, _ := simHouse(t)
+	for _, c := range []struct {
+		can  []mailgrant.Capability
+		want string
+	}{
+		{[]mailgrant.Capability{mailgrant.CanSMTP, mailgrant.CanAPISend}, "send mail as this mailbox"},
+		{[]mailgrant.Capability{mailgrant.CanAPIRead}, "read its mail"},
+		{[]mailgrant.Capability{mailgrant.CanPOP}, "read and delete its mail"},
+		{[]mailgrant.Capability{mailgrant.CanAPISend, mailgrant.CanAPIRead}, "send mail as this mailbox; read, move and delete its mail"}, // Mail.ReadWrite
+		{[]mailgrant.Capability{mailgrant.CanPOP, mailgrant.CanIMAP, mailgrant.CanAPIRead}, "read, move and delete its mail"},
+	} {
+		g := h.wants(alex, mailgrant.FlowCode, mailgrant.MailboxOwn, c.can...)
+		l, err := h.Link(h.ctx, h.org, g.ID, store.FlowConsent, "op")
+		h.must(err)
+		i, err := h.Invitation(h.ctx, path.Base(l.URL))
+		h.must(err)
+		if got := strings.Join(i.Rights[:len(i.Rights)-1], "; "); got != c.want { // the last: while nobody is signed in
+			t.Errorf("%v: got %q, want %q (%v)", c.can, got, c.want, i.Scopes)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package grant
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -123,19 +125,23 @@ func rights(s situation) []string {
 		mailgrant.CanIMAP: "read, move and delete its mail", mailgrant.CanPOP: "read and delete its mail",
 		mailgrant.CanAPIRead: "read its mail", mailgrant.CanSignIn: "know who signs in",
 	}
+	narrow := []string{words[mailgrant.CanPOP], words[mailgrant.CanAPIRead]}
+	if slices.ContainsFunc(s.plan.Asked, func(scope string) bool { return strings.Contains(scope, "Mail.ReadWrite") }) {
+		words[mailgrant.CanAPIRead] = words[mailgrant.CanIMAP]
+	}
 	var list []string
 	add := func(w string) {
-		for _, have := range list {
-			if have == w {
-				return
-			}
+		if !slices.Contains(list, w) {
+			list = append(list, w)
 		}
-		list = append(list, w)
 	}
 	for _, c := range s.grant.Capabilities {
 		if w := words[c]; w != "" {
 			add(w)
 		}
+	}
+	if slices.Contains(list, words[mailgrant.CanIMAP]) { // which says what the others say, and more
+		list = slices.DeleteFunc(list, func(w string) bool { return slices.Contains(narrow, w) })
 	}
 	if s.grant.Flow != mailgrant.FlowApp && s.set.OfflineScope != "" {
 		add("do this while nobody is signed in, until you disconnect it")
