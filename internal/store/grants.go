@@ -179,6 +179,13 @@ func (s *Store) ReleaseGrant(ctx context.Context, org, id, node mailgrant.ID) er
 	return err
 }
 
+// freeGrants takes back the leases of a process that was killed: nobody else has
+// this database, and a refresh need not wait for them to end.
+func (s *Store) freeGrants(ctx context.Context) error {
+	_, err := s.do(ctx, stmt{"UPDATE grants SET lease_node = '', lease_until = 0 WHERE lease_node <> ''", nil})
+	return err
+}
+
 // RenewGrant keeps what a refresh brought. It is refused when the lease or the
 // grant changed hands meanwhile.
 func (s *Store) RenewGrant(ctx context.Context, r Renewal) error {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/store"
@@ -27,6 +28,25 @@ func TestSE02DatabaseIsForItsOwnerOnly(t *testing.T) {
 	}
 	if len(files) < 3 { // the database, its log, its lock
 		t.Errorf("%d files", len(files))
+	}
+}
+
+// A process that was killed in the middle of a refresh does not keep the next one
+// from refreshing.
+func TestRE01LeaseOfTheDead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "mailgrant.db")
+	first, err := store.Open(t.Context(), name, slog.New(slog.DiscardHandler))
+	must(t, err)
+	h := found(t, first)
+	must(t, h.CreateRegistration(t.Context(), mailgrant.Registration{ID: "reg_a", Org: h.org, Name: "M365"}))
+	must(t, h.CreateGrant(t.Context(), mailgrant.Grant{ID: "gra_a", Org: h.org, Registration: "reg_a", State: mailgrant.GrantActive}))
+	_, held, err := first.LeaseGrant(t.Context(), h.org, "gra_a", "nod_a", time.Minute)
+	must(t, err)
+	must(t, first.Close())
+	_, heldByNext, err := open(t, name).LeaseGrant(t.Context(), h.org, "gra_a", "nod_b", time.Minute)
+	must(t, err)
+	if !held || !heldByNext {
+		t.Errorf("the lease is held: %v, by the next process: %v", held, heldByNext)
 	}
 }
 

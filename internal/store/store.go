@@ -87,6 +87,9 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s.seq.Store(last + seqGap)
+	if err := s.freeGrants(ctx); err != nil {
+		log.Warn("leases of grants are not taken back, they end by themselves", "err", err)
+	}
 	return s, nil
 }
 
