@@ -119,14 +119,31 @@ func (m *MailServer) StartDovecot(t testing.TB, settings ...string) {
 	if err := m.write(strings.Join(settings, "\n")+"\n", "dovecot", "added.conf"); err != nil {
 		t.Fatal(err)
 	}
+	pid := m.at("run", "master.pid")
+	if out, err := asRoot(t, "rm", "-f", pid).CombinedOutput(); err != nil { // of the one before
+		t.Fatalf("Dovecot: %v\n%s", err, out)
+	}
 	c := asRoot(t, m.program, "-F", "-c", m.at("dovecot", "dovecot.conf"))
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Postfix makes a session of its own
 	if err := m.dovecot.start(c); err != nil {
 		t.Fatalf("Dovecot: %v", err)
 	}
-	if err := awaitPort(m.IMAPPort, m.dovecot.ended); err != nil {
+	err := awaitPort(m.IMAPPort, m.dovecot.ended)
+	if err == nil { // by which it is killed, and which it writes last
+		err = await(func() error { return written(pid) }, m.dovecot.ended)
+	}
+	if err != nil {
 		t.Fatalf("Dovecot on port %d: %v\n%s", m.IMAPPort, err, tail(m.dovecot.log.String()))
 	}
+}
+
+// written says that there is something in a file.
+func written(name string) error {
+	info, err := os.Stat(name)
+	if err == nil && info.Size() == 0 {
+		err = fmt.Errorf("%s is empty", name)
+	}
+	return err
 }
 
 // KillDovecot ends all processes of Dovecot with SIGKILL. Postfix goes on: mail is
