@@ -112,8 +112,7 @@ func (c *pair) send() {
 	}
 }
 
-// all waits until a node shows as many arrivals as there are letters, and the
-// application knows of them.
+// all waits until a node shows as many arrivals as there are letters.
 func (c *pair) all(n int) []mailgrant.Arrival {
 	c.t.Helper()
 	api := client.New(c.lives[n].rest, c.nodes[n].key)

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,6 +16,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childConfig) != "" {
 		os.Exit(Child())
 	}
+	flag.Set("test.parallel", "3") // they wait more than they work
 	os.Exit(m.Run())
 }
 
@@ -44,6 +46,7 @@ func TestChaosRE01Kill(t *testing.T) {
 	for i := range n {
 		w.life(i, r)
 	}
+	t.Parallel() // the rest is waiting
 	w.drain()
 	c := w.reckon()
 	t.Logf("%d kills: %d accepted, %d arrived, %d lost, %d twice (%d flagged), %d arrived without an answer",

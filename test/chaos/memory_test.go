@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -75,7 +76,7 @@ func (w *world) sendAtOnce(p *process, senders, size int) []mailgrant.ID {
 	ids := make([]mailgrant.ID, senders)
 	var middle, done sync.WaitGroup
 	middle.Add(senders)
-	line := strings.Repeat("x", 998) + "\r\n"
+	lines := bytes.Repeat([]byte(strings.Repeat("x", 998)+"\r\n"), 32)
 	for i := range senders {
 		done.Go(func() {
 			arrive := sync.OnceFunc(middle.Done)
@@ -90,12 +91,12 @@ func (w *world) sendAtOnce(p *process, senders, size int) []mailgrant.ID {
 					return "", err
 				}
 				return submitBody(c, byGraph, fmt.Sprintf("large %d", i), func(d io.Writer) {
-					for n := 0; n < size; n += len(line) {
+					for n := 0; n < size; n += len(lines) {
 						if n >= size/2 {
 							arrive()
 							middle.Wait()
 						}
-						io.WriteString(d, line)
+						d.Write(lines)
 					}
 				})
 			}()

@@ -58,6 +58,7 @@ func TestSoakRE23(t *testing.T) {
 		t.Fatal("the process is gone")
 	}
 	p.stop(t)
+	t.Parallel() // the rest is waiting
 	w.drain()
 	c := w.reckon()
 	t.Logf("%v: %d accepted, %d arrived, %d lost, %d twice (%d flagged); memory %d to %d MiB, files %d to %d", soakFor(), c.accepted, c.arrived, c.lost, c.twice, c.flagged,
