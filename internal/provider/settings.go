@@ -9,6 +9,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -176,20 +177,27 @@ func assign(v reflect.Value, entry, value string) error {
 		return fmt.Errorf("it has no parts")
 	case v.Type() == durationType:
 		d, err := time.ParseDuration(value)
+		if err != nil {
+			return errors.New("it is not a duration such as 90m")
+		}
 		v.SetInt(int64(d))
-		return err
+		return nil
 	}
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(value)
 	case reflect.Bool:
 		b, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("it is neither true nor false")
+		}
 		v.SetBool(b)
-		return err
 	case reflect.Int, reflect.Int64:
 		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return errors.New("it is not a whole number")
+		}
 		v.SetInt(n)
-		return err
 	case reflect.Slice:
 		v.Set(reflect.ValueOf(words(value)))
 	}
