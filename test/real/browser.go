@@ -57,16 +57,23 @@ func NewBrowser(t testing.TB) *Browser {
 // NewBrowserWith opens an empty page of another kind.
 func NewBrowserWith(t testing.TB, o PageOptions) *Browser {
 	t.Helper()
+	b := &Browser{t: t, id: page(t)}
+	b.must(nil, "open", map[string]any{"noScript": o.NoScript, "dark": o.Dark, "width": o.Width, "height": o.Height})
+	t.Cleanup(b.leave)
+	return b
+}
+
+// page is the number of a new page. A Chromium that does not start ends the test, and
+// must not keep the next one waiting.
+func page(t testing.TB) int {
+	t.Helper()
 	chrome.Lock()
+	defer chrome.Unlock()
 	if chrome.in == nil {
 		startChromium(t)
 	}
 	chrome.last++
-	b := &Browser{t: t, id: chrome.last}
-	chrome.Unlock()
-	b.must(nil, "open", map[string]any{"noScript": o.NoScript, "dark": o.Dark, "width": o.Width, "height": o.Height})
-	t.Cleanup(b.leave)
-	return b
+	return chrome.last
 }
 
 func startChromium(t testing.TB) {
