@@ -76,6 +76,15 @@ func OnSync(s *Store, f func() error) {
 	}
 }
 
+// GiveRoomUp has a full disk found, with so many bytes that were kept for it.
+func GiveRoomUp(s *Store, room int64) {
+	r := s.eng.(*reserved)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.room, r.tried = room, time.Now().Add(time.Hour)
+	r.short.Store(true)
+}
+
 // InTransaction runs f in a transaction that is open already, with what adds an
 // event in it.
 func InTransaction(ctx context.Context, s *Store, f func(add func(mailgrant.Event) error) error) error {

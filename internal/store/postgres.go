@@ -130,10 +130,11 @@ func (t pgTx) exec(ctx context.Context, q string, args ...any) (int64, error) {
 }
 
 // error is pgError where the server may not have been asked at all: pgx refuses a
-// value that is not of its column's type, and the connection stays open.
+// value that is not of its column's type, and the connection stays open. It stays so,
+// too, when there was no time left to ask, which says nothing of the value.
 func (t pgTx) error(err error) error {
 	var pe *pgconn.PgError
-	if err == nil || errors.As(err, &pe) || t.tx.Conn().IsClosed() {
+	if err == nil || errors.As(err, &pe) || pgconn.SafeToRetry(err) || t.tx.Conn().IsClosed() {
 		return pgError(err)
 	}
 	return unaskedError{err}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -27,6 +28,7 @@ type reserved struct {
 	mu    sync.Mutex
 	room  int64     // bytes that were kept, before they were given up
 	tried time.Time // when it was last tried to have them again
+	kept  time.Time // when somebody who reads last kept the log from starting over
 	wg    sync.WaitGroup
 }
 
@@ -40,6 +42,10 @@ const (
 	// reserveEvery is how often the room is tried to be had again, while somebody
 	// brings more.
 	reserveEvery = time.Second
+
+	// tendWait is how long those who write wait for those who read, so that the log
+	// can start over. A backup reads for minutes: the next try is reserveEvery later.
+	tendWait = 100 * time.Millisecond
 )
 
 func reserve(e *sqliteEngine, log *slog.Logger) *reserved {
@@ -123,7 +129,7 @@ func (r *reserved) spend() {
 		}
 	}
 	if fi, err := os.Stat(r.path + "-wal"); err == nil && fi.Size() <= 2*r.room { // else what is to be moved may take more than there is
-		r.startOver()
+		r.startOver(busyWait)
 	}
 }
 
@@ -136,23 +142,31 @@ func (r *reserved) tend() {
 	r.walMu.Lock()
 	m, known := r.mark.index()
 	r.walMu.Unlock()
-	if known && int64(m.frames)*r.frame.Load() > r.room/2 {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.startOver()
+	if !known || !r.mu.TryLock() { // whoever has it sees to the log, or to the room
+		return
+	}
+	defer r.mu.Unlock()
+	if int64(m.frames)*r.frame.Load() > r.room/2 && time.Since(r.kept) >= reserveEvery && !r.startOver(tendWait) {
+		r.kept = time.Now()
 	}
 }
 
 // startOver moves the log into the database, so that it is written from its
-// beginning and does not grow. Call with mu held.
-func (r *reserved) startOver() {
+// beginning and does not grow; false when others keep it from that for so long. Call
+// with mu held.
+func (r *reserved) startOver(wait time.Duration) bool {
 	var busy, logged, moved int
-	if err := r.side.QueryRow("PRAGMA wal_checkpoint(RESTART)").Scan(&busy, &logged, &moved); err != nil {
+	_, err := r.side.Exec(fmt.Sprintf("PRAGMA busy_timeout = %d", wait.Milliseconds()))
+	if err == nil {
+		err = r.side.QueryRow("PRAGMA wal_checkpoint(RESTART)").Scan(&busy, &logged, &moved)
+	}
+	if err != nil {
 		r.log.Warn("checkpoint", "err", err)
 		if sqliteCode(err)&0xff == sqlite3.SQLITE_IOERR {
 			r.broken.Store(true)
 		}
 	}
+	return err == nil && busy == 0
 }
 
 // refill says whether the room is there again.

@@ -2,10 +2,13 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,4 +122,31 @@ func (h house) sent(ctx context.Context, sub mailgrant.Submission) error {
 func TestRE05RoomIsKeptForWhatMustEnd(t *testing.T) {
 	t.Parallel()
 	onSmallDisk(t, "reserve")
+}
+
+// A backup that somebody takes slowly keeps the log from starting over. What must end
+// does not wait for it each time.
+func TestRE05WhoReadsDoesNotHoldUpWhatMustEnd(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	h := found(t, s)
+	body := make([]byte, 1<<20)
+	rand.Read(body)
+	_, err := h.accept(t.Context(), body)
+	must(t, err)
+	out, in := io.Pipe()
+	backup := make(chan error, 1)
+	go func() { backup <- s.Backup(t.Context(), in) }()
+	_, err = io.ReadFull(out, make([]byte, 1<<10)) // into the rows; the rest is not taken until the end
+	must(t, err)
+	store.GiveRoomUp(s, 64<<10)
+	begin := time.Now()
+	for i := range 20 {
+		must(t, s.AddEvent(t.Context(), mailgrant.Event{Org: h.org, Kind: "a", Data: fmt.Appendf(nil, "%q", strings.Repeat("a", 10<<10))}))
+		if d := time.Since(begin); d > 20*time.Second {
+			t.Fatalf("%d took %v", i+1, d)
+		}
+	}
+	must(t, out.Close())
+	<-backup
 }

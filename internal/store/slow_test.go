@@ -101,3 +101,15 @@ func TestRE22SlowDisk(t *testing.T) {
 		})
 	}
 }
+
+// An answer that comes too late between two statements is one that does not come.
+func TestRE06NoTimeLeftToAskPostgres(t *testing.T) {
+	t.Parallel()
+	h := found(t, onPostgres(t))
+	late, end := context.WithTimeout(t.Context(), 2*time.Second)
+	defer end()
+	is(t, store.InTransaction(late, h.Store, func(add func(mailgrant.Event) error) error {
+		<-late.Done()
+		return add(mailgrant.Event{Org: h.org, Kind: "late"})
+	}), mailgrant.Unavailable)
+}
