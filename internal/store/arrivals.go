@@ -116,7 +116,7 @@ func (s *Store) advance(ctx context.Context, q querier, p Page) error {
 	if err == nil && p.From.Protocol != "" && p.From.Protocol != p.To.Protocol {
 		// The other way has other names: what was still to be done at the provider by
 		// the old ones is left undone there.
-		_, err = q.exec(ctx, "UPDATE arrivals SET after = 0 WHERE org = ? AND mailbox = ? AND after > 0", string(p.Org), string(p.Mailbox))
+		_, err = q.exec(ctx, "UPDATE arrivals"+s.by("arrivals_after")+" SET after = 0 WHERE org = ? AND mailbox = ? AND after > 0", string(p.Org), string(p.Mailbox))
 	}
 	return err
 }
@@ -219,7 +219,14 @@ func (s *Store) Arrivals(ctx context.Context, org mailgrant.ID, f ArrivalFilter)
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
-	q, args := arrivalColumns+" WHERE org = ?", []any{string(org)}
+	q, args := arrivalColumns, []any{string(org)}
+	switch one := len(f.States) == 1; {
+	case len(f.Mailboxes) == 1 && !(one && f.States[0] == mailgrant.ArrivalNew): // what is new is little
+		q += s.by("arrivals_mailbox")
+	case one:
+		q += s.by("arrivals_state")
+	}
+	q += " WHERE org = ?"
 	beyond, order := " AND id < ?", " ORDER BY id DESC LIMIT ?"
 	if f.Oldest {
 		beyond, order = " AND id > ?", " ORDER BY id LIMIT ?"
@@ -315,28 +322,34 @@ func (s *Store) ReadAgain(ctx context.Context, org, id mailgrant.ID) error {
 
 // SeenRemotes says which names of a provider have been taken.
 func (s *Store) SeenRemotes(ctx context.Context, org, mailbox mailgrant.ID, remotes []string) (map[string]bool, error) {
+	return seen(ctx, s.eng, org, mailbox, "remote", remotes)
+}
+
+// SeenLoose says which messages have been taken, by what stays the same of them
+// however they are read.
+func (s *Store) SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error) {
+	return seen(ctx, s.eng, org, mailbox, "loose", loose)
+}
+
+// seen says which values of a column there are.
+func seen[T string | []byte](ctx context.Context, q querier, org, mailbox mailgrant.ID, column string, values []T) (map[string]bool, error) {
 	out := map[string]bool{}
-	for len(remotes) > 0 {
-		part := remotes[:min(len(remotes), namesAtOnce)]
-		remotes = remotes[len(part):]
+	for part := range slices.Chunk(values, namesAtOnce) {
 		args := []any{string(org), string(mailbox)}
-		for _, r := range part {
-			args = append(args, r)
+		for _, v := range part {
+			args = append(args, v)
 		}
-		l, err := list(ctx, s.eng, "SELECT remote FROM seen WHERE "+ownSeen+" AND remote IN "+marks(len(part)), args,
-			func(r rows) (name string, err error) { err = r.Scan(&name); return name, err })
+		l, err := list(ctx, q, "SELECT DISTINCT "+column+" FROM seen WHERE "+ownSeen+" AND "+column+" IN "+marks(len(part)), args,
+			func(r rows) (v T, err error) { err = r.Scan(&v); return v, err })
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range l {
-			out[name] = true
+		for _, v := range l {
+			out[string(v)] = true
 		}
 	}
 	return out, nil
 }
-
-// marks are the places of n values: (?, ?, …).
-func marks(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
 
 // namesAtOnce bounds one statement.
 const namesAtOnce = 250
@@ -375,29 +388,6 @@ func (s *Store) KnowRemotes(ctx context.Context, org, mailbox mailgrant.ID, remo
 	return nil
 }
 
-// SeenLoose says which messages have been taken, by what stays the same of them
-// however they are read.
-func (s *Store) SeenLoose(ctx context.Context, org, mailbox mailgrant.ID, loose [][]byte) (map[string]bool, error) {
-	out := map[string]bool{}
-	for len(loose) > 0 {
-		part := loose[:min(len(loose), namesAtOnce)]
-		loose = loose[len(part):]
-		args := []any{string(org), string(mailbox)}
-		for _, l := range part {
-			args = append(args, l)
-		}
-		l, err := list(ctx, s.eng, "SELECT DISTINCT loose FROM seen WHERE "+ownSeen+" AND loose IN "+marks(len(part)), args,
-			func(r rows) (b []byte, err error) { err = r.Scan(&b); return b, err })
-		if err != nil {
-			return nil, err
-		}
-		for _, b := range l {
-			out[string(b)] = true
-		}
-	}
-	return out, nil
-}
-
 // ForgetRemotes forgets names that the provider no longer has and may give again.
 // What had them stays known by its bytes: a server that shows nothing for a while
 // and then all again must not have it taken twice. What has only a name is
@@ -428,7 +418,8 @@ type Undone struct {
 
 // AfterReading are the first of a mailbox with which something is to be done.
 func (s *Store) AfterReading(ctx context.Context, org, mailbox mailgrant.ID, limit int) ([]Undone, error) {
-	return list(ctx, s.eng, "SELECT id, remote, after FROM arrivals WHERE org = ? AND mailbox = ? AND after > 0 ORDER BY id LIMIT ?", []any{string(org), string(mailbox), int64(limit)},
+	return list(ctx, s.eng, "SELECT id, remote, after FROM arrivals"+s.by("arrivals_after")+" WHERE org = ? AND mailbox = ? AND after > 0 ORDER BY id LIMIT ?",
+		[]any{string(org), string(mailbox), int64(limit)},
 		func(r rows) (u Undone, err error) {
 			var id string
 			var n int64

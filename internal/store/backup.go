@@ -183,7 +183,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader, hold, off mailgrant.Fi
 func insertOf(table string, n int) string {
 	for _, t := range backupTables {
 		if columns := strings.Split(t.columns, ", "); t.table == table && n > 0 && n <= len(columns) {
-			return "INSERT INTO " + table + " (" + strings.Join(columns[:n], ", ") + ") VALUES (?" + strings.Repeat(", ?", n-1) + ")"
+			return "INSERT INTO " + table + " (" + strings.Join(columns[:n], ", ") + ") VALUES " + marks(n)
 		}
 	}
 	return ""

@@ -156,6 +156,9 @@ func (i *intake) left(ctx context.Context, o *op) error {
 
 var errClosed = errors.New("the store is closed")
 
+// marks are the places of n values: (?, ?, …).
+func marks(n int) string { return "(?" + strings.Repeat(", ?", n-1) + ")" }
+
 // dollars turns ? into $1, $2, …; our texts have no ? elsewhere.
 func dollars(q string) string {
 	if v, ok := dollarCache.Load(q); ok {

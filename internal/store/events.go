@@ -77,7 +77,7 @@ func (s *Store) Events(ctx context.Context, org mailgrant.ID, f EventFilter) ([]
 		if len(f.Mailboxes) == 0 {
 			return []mailgrant.Event{}, nil
 		}
-		q += " AND mailbox IN (?" + strings.Repeat(", ?", len(f.Mailboxes)-1) + ")"
+		q += " AND mailbox IN " + marks(len(f.Mailboxes))
 		for _, m := range f.Mailboxes {
 			args = append(args, string(m))
 		}

@@ -179,7 +179,7 @@ func (s *Store) resume(ctx context.Context, q querier, org, id mailgrant.ID) err
 		return err
 	}
 	// Those that came during the hold get no more than their own waiting time.
-	if _, err := q.exec(ctx, `UPDATE submissions SET expires_at = expires_at + ? - CASE WHEN accepted_at > ? THEN accepted_at ELSE ? END,
+	if _, err := q.exec(ctx, "UPDATE submissions"+s.by("submissions_lane")+` SET expires_at = expires_at + ? - CASE WHEN accepted_at > ? THEN accepted_at ELSE ? END,
 		due_at = CASE WHEN due_at > ? AND attempts > 0 THEN ? ELSE due_at END
 		WHERE mailbox = ? AND org = ? AND final_at = 0`,
 		micros(now), micros(m.Hold.Since), micros(m.Hold.Since), micros(now), micros(now), string(id), string(org)); err != nil {

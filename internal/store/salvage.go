@@ -101,10 +101,10 @@ func (s *salvage) table(ctx context.Context, table, columns string) error {
 	if err := s.lost(ctx, table, readErr); err != nil {
 		return err
 	}
-	tuple, marks := "("+strings.Join(key, ", ")+")", "(?"+strings.Repeat(", ?", len(key)-1)+")"
+	tuple, places := "("+strings.Join(key, ", ")+")", marks(len(key))
 	where, args := "", []any(nil)
 	if up != nil {
-		where, args = " WHERE "+tuple+" > "+marks, up
+		where, args = " WHERE "+tuple+" > "+places, up
 	}
 	down, _, err := s.rows(ctx, table, cols, len(key), from+where+" ORDER BY "+strings.Join(key, " DESC, ")+" DESC", args...)
 	if err != nil || table != "chunks" {
@@ -113,10 +113,10 @@ func (s *salvage) table(ctx context.Context, table, columns string) error {
 	for owner := range s.owners {
 		between, args := " WHERE owner = ?", []any{owner}
 		if up != nil {
-			between, args = between+" AND "+tuple+" > "+marks, append(args, up...)
+			between, args = between+" AND "+tuple+" > "+places, append(args, up...)
 		}
 		if down != nil {
-			between, args = between+" AND "+tuple+" < "+marks, append(args, down...)
+			between, args = between+" AND "+tuple+" < "+places, append(args, down...)
 		}
 		if _, _, err := s.rows(ctx, table, cols, len(key), from+between+" ORDER BY n", args...); err != nil {
 			return err

@@ -114,6 +114,15 @@ func (s *Store) Close() error {
 // Clustered says whether other nodes may share this database.
 func (s *Store) Clustered() bool { return s.eng.name() == "postgres" }
 
+// by names the index to go by. SQLite does not count its rows, and takes those of
+// an organization for a few; PostgreSQL counts.
+func (s *Store) by(index string) string {
+	if s.Clustered() {
+		return ""
+	}
+	return " INDEXED BY " + index
+}
+
 // Ping says whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	_, err := one[int64](ctx, s.eng, "SELECT 1")

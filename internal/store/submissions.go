@@ -273,7 +273,7 @@ func (s *Store) Submissions(ctx context.Context, org mailgrant.ID, f SubmissionF
 		args = append(args, micros(f.Since))
 	}
 	if len(f.States) > 0 {
-		q += " AND s.state IN (?" + strings.Repeat(", ?", len(f.States)-1) + ")"
+		q += " AND s.state IN " + marks(len(f.States))
 		for _, st := range f.States {
 			args = append(args, stateNumbers[st])
 		}

@@ -229,7 +229,7 @@ func (s *Store) WaitingFor(ctx context.Context, org mailgrant.ID, seqs []int64) 
 
 // WaitingCounts says how many events wait for a webhook, and how many it gave up.
 func (s *Store) WaitingCounts(ctx context.Context, org, webhook mailgrant.ID) (waiting, dead int64, err error) {
-	err = scan(ctx, s.eng, "SELECT COALESCE(SUM(1 - dead), 0), COALESCE(SUM(dead), 0) FROM waiting WHERE webhook = ? AND org = ?",
+	err = scan(ctx, s.eng, "SELECT COALESCE(SUM(1 - dead), 0), COALESCE(SUM(dead), 0) FROM waiting WHERE webhook = ? AND dead IN (0, 1) AND org = ?",
 		[]any{string(webhook), string(org)}, &waiting, &dead)
 	return waiting, dead, err
 }
