@@ -78,10 +78,11 @@ func (l *line) partAmong(ctx context.Context, takers []taker, list []mailgrant.E
 }
 
 // recheck looks once more at the last arrivals before this place: a process that
-// died between two webhooks may have left them new.
+// died between two webhooks may have left them new, and so may one that was waited
+// for and is told no more.
 func (l *line) recheck(ctx context.Context) error {
 	takers, err := l.takers(ctx)
-	if err != nil || len(takers) < 2 {
+	if err != nil || len(takers) == 0 {
 		return err
 	}
 	events, err := l.t.Store.Events(ctx, l.org, store.EventFilter{After: max(l.hook.Position-recheckLast, 0), Kinds: []string{"arrival.new"}, Limit: recheckLast})

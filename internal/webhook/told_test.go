@@ -86,6 +86,35 @@ func TestArrivalIsDeliveredWhenAllHaveIt(t *testing.T) {
 	})
 }
 
+// An arrival that one webhook alone had not taken is delivered, at the latest at the
+// next start, when that one is switched off.
+func TestArrivalIsDeliveredWhenTheOtherIsOff(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		box := mailgrant.Mailbox{ID: mailgrant.NewID(mailgrant.PrefixMailbox), Org: r.org, Address: "kim@contoso.example", State: mailgrant.MailboxActive}
+		must(t, r.store.CreateMailbox(t.Context(), box))
+		r.hook("a")
+		off := r.hook("b")
+		r.far.answer = func(g told) (int, http.Header, error) {
+			if g.host == "b" {
+				return 500, nil, nil
+			}
+			return 200, nil, nil
+		}
+		id := r.arrive(box.ID, 1)
+		settle(time.Minute)
+		off.State = mailgrant.WebhookDisabled
+		_, err := r.teller.Update(t.Context(), off)
+		must(t, err)
+		settle(time.Minute)
+		r.end()
+		r.start()
+		settle(time.Minute)
+		if s := r.state(id); s != mailgrant.ArrivalDelivered {
+			t.Errorf("it is %s", s)
+		}
+	})
+}
+
 // Two webhooks that take an arrival at the same moment leave it delivered, over
 // many of them.
 func TestArrivalsOfSeveralWebhooks(t *testing.T) {
