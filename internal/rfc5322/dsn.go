@@ -95,11 +95,7 @@ func first(l ...string) string {
 
 // line is foreign text made one bounded line.
 func line(s string, max int) string {
-	s = decodeText(strings.ReplaceAll(s, "=?", "= ?"))
-	if len(s) > max {
-		s = strings.ToValidUTF8(s[:max], "")
-	}
-	return s
+	return cutText(decodeText(strings.ReplaceAll(s, "=?", "= ?")), max)
 }
 
 func longLines(s string) bool {

@@ -321,8 +321,9 @@ func (w *walker) fields(block []byte, root bool, m *mimeFields) (used int) {
 	return len(block)
 }
 
-func once(into *[]byte, v []byte) {
-	if *into == nil {
+// once keeps the first.
+func once[T string | []byte](into *T, v T) {
+	if len(*into) == 0 {
 		*into = v
 	}
 }
@@ -359,7 +360,7 @@ func (m *mimeFields) entity(w *walker) entity {
 			case "charset":
 				e.charset = strings.ToLower(firstWord(v))
 			case "boundary":
-				once2(&e.boundary, strings.TrimRight(v, " \t"))
+				once(&e.boundary, strings.TrimRight(v, " \t"))
 			case "report-type":
 				e.report = strings.ToLower(firstWord(v))
 			default:
@@ -391,10 +392,4 @@ func (m *mimeFields) entity(w *walker) entity {
 		}
 	}
 	return e
-}
-
-func once2(into *string, v string) {
-	if *into == "" {
-		*into = v
-	}
 }

@@ -150,9 +150,9 @@ func (n *fileNames) param(i int, key, name, v string) {
 	}
 	switch {
 	case rest == "":
-		once2(&f.plain, v)
+		once(&f.plain, v)
 	case rest == "*":
-		once2(&f.extended, v)
+		once(&f.extended, v)
 	default:
 		num, coded := strings.CutSuffix(rest[1:], "*")
 		k := 0

@@ -81,28 +81,20 @@ func wordsOfHTML(s string, n int) string {
 		}
 		var tag string
 		tag, s, _ = strings.Cut(s[1:], ">")
-		name, _ := cutAny(tag, " \t\r\n/")
+		name, _ := cutAny(strings.TrimLeft(tag, "/ \t\r\n"), " \t\r\n/")
 		switch name = strings.ToLower(name); name {
+		case "b", "i", "u", "a", "em", "strong", "span", "font", "small", "sup", "sub": // may stand within a word
 		case "style", "script", "title", "head":
-			s = afterTag(s, "</"+name)
-		case "b", "i", "u", "a", "em", "strong", "span", "font", "small", "sup", "sub", "":
-			if name == "" && !inlineTag(tag) {
+			if tag[0] == '/' {
 				w.write(" ")
+			} else {
+				s = afterTag(s, "</"+name)
 			}
 		default:
 			w.write(" ")
 		}
 	}
 	return w.String()
-}
-
-// inlineTag knows the end of a tag that may stand within a word.
-func inlineTag(tag string) bool {
-	switch strings.ToLower(strings.Trim(tag, "/ \t\r\n")) {
-	case "b", "i", "u", "a", "em", "strong", "span", "font", "small", "sup", "sub":
-		return true
-	}
-	return false
 }
 
 // afterTag passes everything up to the end of a tag; all when there is none.
