@@ -105,7 +105,7 @@ const moveWithin = 6 * time.Hour
 // Move has a mailbox, by its id or address, read by another protocol. That takes
 // minutes where the mailbox is large.
 func (c *Client) Move(ctx context.Context, mailbox string, o MoveOrder) (mailgrant.Move, error) {
-	ctx, cancel := context.WithTimeout(ctx, moveWithin)
+	ctx, cancel := answerWithin(ctx, moveWithin)
 	defer cancel()
 	return put[mailgrant.Move](ctx, c, http.MethodPost, "/v1/mailboxes/"+url.PathEscape(mailbox)+"/move", o)
 }

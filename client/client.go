@@ -80,10 +80,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any, opt
 		opts = append(opts, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") })
 	}
 	if _, given := ctx.Deadline(); !given {
-		late := mailgrant.Errorf(mailgrant.Unavailable, context.DeadlineExceeded, "no answer came from mailgrant within %s", limit).
-			Fix("see how it does (mailgrant health), and try again")
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, late)
+		ctx, cancel = answerWithin(ctx, limit)
 		defer cancel()
 	}
 	res, err := c.do(ctx, method, path, body, opts...)
@@ -92,6 +90,12 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any, opt
 	}
 	defer res.Body.Close()
 	return read(res, out)
+}
+
+// answerWithin bounds a call, and has it said when there was no answer by then.
+func answerWithin(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, mailgrant.Errorf(mailgrant.Unavailable, context.DeadlineExceeded, "no answer came from mailgrant within %s", limit).
+		Fix("see how it does (mailgrant health), and try again"))
 }
 
 func read(res *http.Response, out any) error {

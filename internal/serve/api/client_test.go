@@ -537,6 +537,17 @@ func TestClientWaitsAsLongAsACallMayTake(t *testing.T) {
 		if e := mailgrant.AsError(err); e == nil || e.Code != mailgrant.Unavailable || !strings.Contains(e.Message, "within 1m0s") {
 			t.Errorf("a mailbox: %v", err)
 		}
+		c.HTTP = &http.Client{Transport: slow(7 * time.Hour)}
+		_, err = c.Move(t.Context(), "office@contoso.example", client.MoveOrder{To: "graph"})
+		if e := mailgrant.AsError(err); e == nil || e.Code != mailgrant.Unavailable || !strings.Contains(e.Message, "within 6h0m0s") {
+			t.Errorf("a move that takes too long: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		begin := time.Now()
+		if _, err = c.Move(ctx, "office@contoso.example", client.MoveOrder{To: "graph"}); !errors.Is(err, context.Canceled) || time.Since(begin) != time.Minute {
+			t.Errorf("a move that is given up: %v after %v", err, time.Since(begin))
+		}
 	})
 }
 
