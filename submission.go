@@ -1,9 +1,6 @@
 package mailgrant
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // A Class says what a message is for, and so which mailbox may carry it.
 type Class string
@@ -103,16 +100,4 @@ type RecipientResult struct {
 	Fate    Fate     `json:"fate"`
 	Reply   string   `json:"reply,omitempty"`
 	Finding *Finding `json:"finding,omitempty"`
-}
-
-// An Event is a fact worth telling, kept in order in the event log.
-type Event struct {
-	Seq     int64           `json:"seq"` // ascends; the cursor
-	Org     ID              `json:"org"`
-	Kind    string          `json:"kind"` // "submission.delivered", "mailbox.held", "grant.lapsed", …
-	At      time.Time       `json:"at"`
-	Subject ID              `json:"subject"` // what it is about
-	App     ID              `json:"app,omitempty"`
-	Mailbox ID              `json:"mailbox,omitempty"`
-	Data    json.RawMessage `json:"data,omitempty"`
 }

@@ -2,7 +2,6 @@ package mailgrant
 
 import (
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -59,15 +58,6 @@ func (w Webhook) Wants(e Event, mailboxes []ID) bool {
 		return e.App == "" && e.Mailbox != "" && slices.Contains(mailboxes, e.Mailbox)
 	}
 	return true
-}
-
-// KindMatches says whether a kind of event fits a pattern: the kind itself, or
-// all that begin as "arrival.*" does; "*" is every kind.
-func KindMatches(pattern, kind string) bool {
-	if begin, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(kind, begin)
-	}
-	return pattern == kind
 }
 
 // A DeliveryState is what became of one try to tell a webhook.

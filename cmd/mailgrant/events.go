@@ -44,7 +44,7 @@ or after --after. A connection that breaks is made again, after the last event s
 	}
 	fs := cmd.Flags()
 	fs.Int64Var(&f.After, "after", 0, "`number` of the last event already seen")
-	fs.StringArrayVar(&f.Kinds, "kind", nil, "only this `kind`, such as submission.delivered; again for more")
+	fs.StringArrayVar(&f.Kinds, "kind", nil, "only this `kind`, such as submission.delivered or arrival.*; again for more")
 	fs.StringVar(&subject, "subject", "", "only about this `id`")
 	fs.StringVar(&app, "app", "", "only of this app, by `name` or id")
 	fs.StringVar(&mailbox, "mailbox", "", "only of this mailbox, by `address` or id")
@@ -106,14 +106,13 @@ const again = 2 * time.Second
 
 // follow shows new events.
 func (c *cli) follow(cmd *cobra.Command, cl *client.Client, f client.EventFilter) error {
-	return c.watch(cmd, cl, f, func(e mailgrant.Event) (bool, error) {
-		return true, c.each(cmd, e, func(p *printer) { p.event(e) })
+	return c.watch(cmd, cl, f, func(e mailgrant.Event) error {
+		return c.each(cmd, e, func(p *printer) { p.event(e) })
 	})
 }
 
-// watch goes on with new events; take says whether one counts. Only the first
-// connection may fail.
-func (c *cli) watch(cmd *cobra.Command, cl *client.Client, f client.EventFilter, take func(mailgrant.Event) (bool, error)) error {
+// watch goes on with new events. Only the first connection may fail.
+func (c *cli) watch(cmd *cobra.Command, cl *client.Client, f client.EventFilter, take func(mailgrant.Event) error) error {
 	left, began := f.Limit, false
 	f.Limit = 0
 	enough := errors.New("enough")
@@ -121,12 +120,8 @@ func (c *cli) watch(cmd *cobra.Command, cl *client.Client, f client.EventFilter,
 		start := time.Now()
 		err := cl.Watch(cmd.Context(), f, func(e mailgrant.Event) error {
 			f.After, began = e.Seq, true
-			counts, err := take(e)
-			if err != nil {
+			if err := take(e); err != nil {
 				return err
-			}
-			if !counts {
-				return nil
 			}
 			if left--; left == 0 {
 				return enough

@@ -27,7 +27,7 @@ const forwardWithin = 15 * time.Second
 
 func newListen(c *cli) *cobra.Command {
 	var f client.EventFilter
-	var want mailgrant.Webhook
+	var full bool
 	var mailbox, app, to string
 	cmd := &cobra.Command{
 		Use: "listen", Short: "Print events as they come, and post them to a program on this machine", Args: count(0, 0),
@@ -52,7 +52,7 @@ program does not take is not tried again.`,
 			if !cmd.Flags().Changed("after") {
 				f.After = -1
 			}
-			l := &listener{c: c, cmd: cmd, want: want}
+			l := &listener{c: c, cmd: cmd, full: full}
 			if to != "" {
 				if err := l.forward(to); err != nil {
 					return err
@@ -62,12 +62,12 @@ program does not take is not tried again.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringArrayVar(&want.Kinds, "kind", nil, "only this `kind`, such as submission.delivered or arrival.*; again for more")
+	fs.StringArrayVar(&f.Kinds, "kind", nil, "only this `kind`, such as submission.delivered or arrival.*; again for more")
 	fs.StringVar(&mailbox, "mailbox", "", "only of this mailbox, by `address` or id")
 	fs.StringVar(&app, "app", "", "only of this app, by `name` or id")
 	fs.Int64Var(&f.After, "after", 0, "begin after the event of this `number` instead of now")
 	fs.IntVar(&f.Limit, "limit", 0, "end after this `number` of events")
-	fs.BoolVar(&want.Full, "full", false, "forward what an event carries, not with arrivals only")
+	fs.BoolVar(&full, "full", false, "forward what an event carries, not with arrivals only")
 	fs.StringVar(&to, "forward-to", "", "post each event to this `URL`, such as http://localhost:3000/hooks")
 	return cmd
 }
@@ -76,7 +76,7 @@ program does not take is not tried again.`,
 type listener struct {
 	c      *cli
 	cmd    *cobra.Command
-	want   mailgrant.Webhook
+	full   bool
 	to     string
 	secret mailgrant.Secret
 	http   *http.Client
@@ -112,12 +112,9 @@ type forwarded struct {
 }
 
 // event takes one.
-func (l *listener) event(e mailgrant.Event) (bool, error) {
-	if !l.want.Wants(e, nil) {
-		return false, nil
-	}
+func (l *listener) event(e mailgrant.Event) error {
 	if l.to == "" {
-		return true, l.c.each(l.cmd, e, func(p *printer) { p.event(e) })
+		return l.c.each(l.cmd, e, func(p *printer) { p.event(e) })
 	}
 	began := time.Now()
 	status, err := l.post(l.cmd.Context(), e)
@@ -125,7 +122,7 @@ func (l *listener) event(e mailgrant.Event) (bool, error) {
 	if err != nil {
 		f.Error = err.Error()
 	}
-	return true, l.c.each(l.cmd, f, func(p *printer) {
+	return l.c.each(l.cmd, f, func(p *printer) {
 		p.event(e)
 		if err != nil {
 			p.line("  not taken: %s", oneLine(f.Error))
@@ -136,7 +133,7 @@ func (l *listener) event(e mailgrant.Event) (bool, error) {
 }
 
 func (l *listener) post(ctx context.Context, e mailgrant.Event) (status int, err error) {
-	body, err := webhook.Payload(e, l.want.Full)
+	body, err := webhook.Payload(e, l.full)
 	if err != nil {
 		return 0, err
 	}

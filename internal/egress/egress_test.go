@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,25 @@ func TestEG01InnerAddressesAreRefused(t *testing.T) {
 			conn.Close()
 		}
 		wantRefused(t, addr, err)
+	}
+}
+
+// An inner address in a URL is refused before anything is looked up or connected to;
+// so is an address of this machine's own. Names are let through to the socket.
+func TestEG01InnerAddressesInURLs(t *testing.T) {
+	g := guard(t, Config{Allow: []string{"10.0.0.7:443"}})
+	g.own.list, g.own.at = map[netip.Addr]bool{netip.MustParseAddr("40.99.10.20"): true}, time.Now()
+	for host, want := range map[string]bool{"127.0.0.1": false, "127.0.0.1.": false, "[::1]": false, "169.254.169.254": false, "10.0.0.1": false, "[::ffff:10.0.0.1]": false,
+		"[fe80::1%25eth0]": false, "40.99.10.20": false, "10.0.0.7": true, "40.99.10.21": true, "localhost": true, "[2603:1036::1]": true} {
+		u, err := url.Parse("https://" + host + "/hooks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.May(u); want && err != nil {
+			t.Errorf("%s: got %v, want it let through", host, err)
+		} else if !want {
+			wantRefused(t, net.JoinHostPort(u.Hostname(), "443"), err)
+		}
 	}
 }
 

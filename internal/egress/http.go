@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/mailgrant/mailgrant"
@@ -70,11 +71,12 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 // CloseIdleConnections is found by http.Client's method of the same name.
 func (d *door) CloseIdleConnections() { d.t.CloseIdleConnections() }
 
-// May says whether the rules let a request to u begin. Where its name leads is
-// seen only when it connects.
+// May says whether the rules let a request to u begin. Where a name leads is seen
+// only when it connects.
 func (g *Guard) May(u *url.URL) error { return g.may(u) }
 
-// may judges a URL. Behind a proxy nobody else looks at an address in it.
+// may judges a URL. An address that is written in it is looked at here already:
+// whoever sets it up hears at once, and behind a proxy nobody else looks.
 func (g *Guard) may(u *url.URL) error {
 	addr := hostPort(u)
 	host, port, _ := net.SplitHostPort(addr)
@@ -88,7 +90,7 @@ func (g *Guard) may(u *url.URL) error {
 	if u.User != nil {
 		return mailgrant.Errorf(mailgrant.Misset, nil, "the address of %s holds a user name", addr).Fix("take the user name and password out of it")
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && g.proxy != nil && Special(ip) {
+	if ip, err := netip.ParseAddr(strings.TrimSuffix(host, ".")); err == nil && (Special(ip) || g.own.has(ip)) {
 		return g.refuse(addr, "address")
 	}
 	if !ports[port] {

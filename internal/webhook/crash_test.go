@@ -169,7 +169,7 @@ func killedAt(t *testing.T, step string, nth int, slow bool) {
 		for _, g := range r.far.list() {
 			l.take(g.id, g.body)
 		}
-		events := r.events("told.thing")
+		events := r.events("reader.failing")
 		if len(events) < added || added == 0 {
 			t.Errorf("%d events of %d", len(events), added)
 		}

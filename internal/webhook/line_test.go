@@ -80,13 +80,13 @@ func TestOnlyWhatIsWanted(t *testing.T) {
 		must(t, r.store.CreateMailbox(ctx, box))
 		app := mailgrant.App{ID: mailgrant.NewID(mailgrant.PrefixApp), Org: r.org, Name: "cases", Mailboxes: []mailgrant.ID{box.ID}}
 		must(t, r.store.CreateApp(ctx, app))
-		r.hook("all", func(w *mailgrant.Webhook) { w.Kinds = []string{"submission.*", "told.b"} })
+		r.hook("all", func(w *mailgrant.Webhook) { w.Kinds = []string{"submission.*", "reader.failing"} })
 		r.hook("one", func(w *mailgrant.Webhook) { w.Mailboxes = []mailgrant.ID{box.ID} })
 		r.hook("app", func(w *mailgrant.Webhook) { w.App = app.ID })
-		r.hook("full", func(w *mailgrant.Webhook) { w.Kinds, w.Full = []string{"told.*"}, true })
+		r.hook("full", func(w *mailgrant.Webhook) { w.Kinds, w.Full = []string{"reader.*"}, true })
 		for i, e := range []mailgrant.Event{
-			{Kind: "submission.failed", Mailbox: "mbx_x"}, {Kind: "told.a", Mailbox: box.ID}, {Kind: "told.b", App: app.ID}, {Kind: "told.b", App: "app_other", Mailbox: box.ID},
-			{Kind: "other.b", Mailbox: box.ID, App: app.ID}, {Kind: "told.c"}, {Kind: "told.d", Mailbox: "mbx_x"},
+			{Kind: "submission.failed", Mailbox: "mbx_x"}, {Kind: "reader.held", Mailbox: box.ID}, {Kind: "reader.failing", App: app.ID}, {Kind: "reader.failing", App: "app_other", Mailbox: box.ID},
+			{Kind: "other.b", Mailbox: box.ID, App: app.ID}, {Kind: "reader.resumed"}, {Kind: "reader.after_failed", Mailbox: "mbx_x"},
 		} {
 			e.Org, e.Subject, e.Data = r.org, mailgrant.ID(fmt.Sprint(i)), []byte(`{"n":1}`)
 			must(t, r.store.AddEvent(ctx, e))
@@ -112,6 +112,40 @@ func TestOnlyWhatIsWanted(t *testing.T) {
 			if sorted(got[host]) != want {
 				t.Errorf("%s is told of %s, want %s", host, sorted(got[host]), want)
 			}
+		}
+	})
+}
+
+// A kind that no event has is refused when it is set. A webhook that has one goes on,
+// and is changed without giving it up.
+func TestKindsThatAreNone(t *testing.T) {
+	inTime(t, func(t *testing.T, r *rig) {
+		ctx := t.Context()
+		w := r.hook("cases")
+		for _, k := range []string{"arrival.nw", "arival.*", "", "none", "*.new"} {
+			_, _, err := r.teller.Create(ctx, mailgrant.Webhook{Org: r.org, Name: "x", URL: w.URL, Kinds: []string{"arrival.new", k}})
+			is(t, err, mailgrant.Invalid)
+			changed := w
+			changed.Kinds = []string{k}
+			_, also := r.teller.Update(ctx, changed)
+			is(t, also, mailgrant.Invalid)
+			if e := mailgrant.AsError(err); e.Field != "kinds" || !strings.Contains(e.Remedy, "docs/webhooks.md") || also.Error() != err.Error() {
+				t.Errorf("%q: at %q: %v; %s; when changed: %v", k, e.Field, err, e.Remedy, also)
+			}
+		}
+		w.Kinds = []string{"elder.kind", "reader.*"}
+		must(t, r.store.UpdateWebhook(ctx, w)) // as an earlier version took it
+		r.say("mbx_a", 1)
+		must(t, r.store.AddEvent(ctx, mailgrant.Event{Org: r.org, Kind: "elder.kind", Subject: "thing"}))
+		settle(time.Second)
+		if l := r.far.list(); len(l) != 2 {
+			t.Errorf("it is told of %d events", len(l))
+		}
+		w.Kinds = append(w.Kinds, "arrival.*")
+		w, err := r.teller.Update(ctx, w)
+		must(t, err)
+		if len(w.Kinds) != 3 {
+			t.Errorf("it wants %v", w.Kinds)
 		}
 	})
 }
@@ -430,7 +464,7 @@ func TestReplay(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		settle(time.Minute)
-		all := r.events("told.thing")
+		all := r.events("reader.failing")
 		for name, c := range map[string]struct {
 			span       webhook.Span
 			first, end int

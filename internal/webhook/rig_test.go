@@ -150,7 +150,7 @@ func (r *rig) hook(name string, change ...func(*mailgrant.Webhook)) mailgrant.We
 
 func (r *rig) hookAndSecret(name string, change ...func(*mailgrant.Webhook)) (mailgrant.Webhook, mailgrant.Secret) {
 	r.t.Helper()
-	w := mailgrant.Webhook{Org: r.org, Name: name, URL: "https://" + name + ".contoso.example/hook", Kinds: []string{"told.*", "arrival.*"}}
+	w := mailgrant.Webhook{Org: r.org, Name: name, URL: "https://" + name + ".contoso.example/hook", Kinds: []string{"reader.*", "arrival.*"}}
 	for _, f := range change {
 		f(&w)
 	}
@@ -162,7 +162,7 @@ func (r *rig) hookAndSecret(name string, change ...func(*mailgrant.Webhook)) (ma
 // say adds an event of a mailbox.
 func (r *rig) say(mailbox string, n int) {
 	r.t.Helper()
-	must(r.t, r.store.AddEvent(context.Background(), mailgrant.Event{Org: r.org, Kind: "told.thing", Mailbox: mailgrant.ID(mailbox), Subject: mailgrant.ID(fmt.Sprint("thing_", n))}))
+	must(r.t, r.store.AddEvent(context.Background(), mailgrant.Event{Org: r.org, Kind: "reader.failing", Mailbox: mailgrant.ID(mailbox), Subject: mailgrant.ID(fmt.Sprint("thing_", n))}))
 }
 
 func (r *rig) now(w mailgrant.Webhook) mailgrant.Webhook {

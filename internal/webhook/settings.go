@@ -65,7 +65,7 @@ func (t *Teller) Create(ctx context.Context, w mailgrant.Webhook) (mailgrant.Web
 	w.ID = mailgrant.NewID(mailgrant.PrefixWebhook)
 	w.CreatedAt = t.now().UTC().Truncate(time.Microsecond)
 	w.UpdatedAt = w.CreatedAt
-	if err := t.check(ctx, &w); err != nil {
+	if err := t.check(ctx, &w, mailgrant.Webhook{}); err != nil {
 		return w, mailgrant.Secret{}, err
 	}
 	secret := newSecret()
@@ -84,7 +84,11 @@ func (t *Teller) Create(ctx context.Context, w mailgrant.Webhook) (mailgrant.Web
 // Update changes the settings of a webhook, and whether it is switched off.
 func (t *Teller) Update(ctx context.Context, w mailgrant.Webhook) (mailgrant.Webhook, error) {
 	w.UpdatedAt = t.now().UTC().Truncate(time.Microsecond)
-	if err := t.check(ctx, &w); err != nil {
+	was, err := t.Store.Webhook(ctx, w.Org, w.ID)
+	if err != nil {
+		return w, err
+	}
+	if err := t.check(ctx, &w, was); err != nil {
 		return w, err
 	}
 	if err := t.Store.UpdateWebhook(ctx, w); err != nil {
@@ -152,8 +156,9 @@ func (t *Teller) Test(ctx context.Context, org, id mailgrant.ID) (mailgrant.Deli
 	return d, t.Store.AddDelivery(ctx, d)
 }
 
-// check sees to it that the settings of a webhook can work.
-func (t *Teller) check(ctx context.Context, w *mailgrant.Webhook) error {
+// check sees to it that the settings of a webhook can work. The URL and kinds that it
+// has already are left alone: when the rules change, it can still be switched off.
+func (t *Teller) check(ctx context.Context, w *mailgrant.Webhook, was mailgrant.Webhook) error {
 	invalid := func(at, fix, format string, args ...any) error {
 		return mailgrant.Errorf(mailgrant.Invalid, nil, format, args...).Fix("%s", fix).At(at)
 	}
@@ -161,16 +166,17 @@ func (t *Teller) check(ctx context.Context, w *mailgrant.Webhook) error {
 	if w.Name == "" || len(w.Name) > nameMax || strings.ContainsFunc(w.Name, func(r rune) bool { return r < ' ' || r == 0x7f }) || mailgrant.ID(w.Name).Is(mailgrant.PrefixWebhook) {
 		return invalid("name", "give it one line of up to 100 letters, such as cases", "the webhook has no name that can be used")
 	}
-	if err := t.checkURL(w.URL); err != nil {
-		return err
+	if was.ID == "" || w.URL != was.URL {
+		if err := t.checkURL(w.URL); err != nil {
+			return err
+		}
 	}
 	if len(w.Kinds) > kindsMax {
 		return invalid("kinds", "use patterns such as arrival.*", "more than %d kinds of events are named", kindsMax)
 	}
-	for _, k := range w.Kinds {
-		if !kindLike(k) {
-			return invalid("kinds", "write it like submission.failed or arrival.*", "%q is not a kind of event", k)
-		}
+	fresh := slices.DeleteFunc(slices.Clone(w.Kinds), func(k string) bool { return slices.Contains(was.Kinds, k) })
+	if err := mailgrant.CheckKinds("kinds", fresh); err != nil {
+		return err
 	}
 	if w.Connections < 0 || w.Connections > connectionsMax {
 		return invalid("connections", "leave it out for 4", "a webhook has 1 to %d connections", connectionsMax)
@@ -208,13 +214,4 @@ func (t *Teller) checkURL(address string) error {
 		return &e
 	}
 	return nil
-}
-
-// kindLike says whether s looks like a kind of events, or a pattern of them.
-func kindLike(s string) bool {
-	s, star := strings.CutSuffix(s, "*")
-	if s == "" {
-		return star
-	}
-	return len(s) <= 60 && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && r != '.' && r != '_' })
 }

@@ -33,7 +33,7 @@ func TestEG05Signatures(t *testing.T) {
 	inTime(t, func(t *testing.T, r *rig) {
 		time.Sleep(24 * 365 * time.Hour)
 		w, secret := r.hookAndSecret("cases")
-		_, foreign := r.hookAndSecret("other", func(w *mailgrant.Webhook) { w.Kinds = []string{"none"} })
+		_, foreign := r.hookAndSecret("other", func(w *mailgrant.Webhook) { w.Kinds = []string{"admin_consent.denied"} })
 		if !strings.HasPrefix(secret.Reveal(), "whsec_") || len(secret.Reveal()) < 40 || secret == foreign {
 			t.Errorf("a secret of %d letters", len(secret.Reveal()))
 		}
@@ -49,7 +49,7 @@ func TestEG05Signatures(t *testing.T) {
 			return v.Verify(g.body, g.header) == nil
 		}
 		g := last()
-		if !holds(secret, g) || g.header.Get("webhook-id") != string(webhook.DeliveryID(w.ID, r.events("told.thing")[0])) || g.header.Get("Content-Type") != "application/json" {
+		if !holds(secret, g) || g.header.Get("webhook-id") != string(webhook.DeliveryID(w.ID, r.events("reader.failing")[0])) || g.header.Get("Content-Type") != "application/json" {
 			t.Errorf("the headers do not hold: %v", g.header)
 		}
 		if ts, err := strconv.ParseInt(g.header.Get("webhook-timestamp"), 10, 64); err != nil || ts != g.at.Unix() {
@@ -65,7 +65,7 @@ func TestEG05Signatures(t *testing.T) {
 		}
 		var p map[string]any
 		must(t, json.Unmarshal(g.body, &p))
-		if p["type"] != "told.thing" || p["timestamp"] == nil || p["data"].(map[string]any)["subject"] != "thing_1" {
+		if p["type"] != "reader.failing" || p["timestamp"] == nil || p["data"].(map[string]any)["subject"] != "thing_1" {
 			t.Errorf("the body is %s", g.body)
 		}
 		_, fresh, err := r.teller.Rotate(t.Context(), r.org, w.ID, webhook.BothFor)
@@ -115,7 +115,9 @@ func TestEG01InnerAddresses(t *testing.T) {
 	_, port, _ := net.SplitHostPort(inner.Listener.Addr().String())
 	said := map[string]bool{}
 	for i, host := range []string{"127.0.0.1", "localhost", "localhost.", "0.0.0.0", "[::1]", "169.254.169.254", "10.0.0.1", "192.168.1.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]", "127.1"} {
-		w := r.hook(fmt.Sprint("h", i), func(w *mailgrant.Webhook) { w.URL = "https://" + host + "/"; w.Kinds = []string{"none"} })
+		w := r.hook(fmt.Sprint("h", i), func(w *mailgrant.Webhook) { w.Kinds = []string{"admin_consent.denied"} })
+		w.URL = "https://" + host + "/"
+		must(t, r.store.UpdateWebhook(t.Context(), w)) // as one that was there before such a URL was refused
 		d, err := r.teller.Test(t.Context(), r.org, w.ID)
 		must(t, err)
 		if d.State == mailgrant.DeliveryTaken || d.Status != 0 {
@@ -138,6 +140,42 @@ func TestEG01InnerAddresses(t *testing.T) {
 	}
 	if reached.Load() > 0 {
 		t.Error("an inner server was reached")
+	}
+}
+
+// An inner address that is written in the URL is refused when it is set, whatever stands
+// there, unless the operator let it through; names are looked up when it is told. A
+// webhook that has such a URL can still be changed.
+func TestEG01InnerAddressesAreNotSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, filepath.Join(t.TempDir(), "mailgrant.db"), guarded(t, "10.0.0.7:8080"))
+	ctx := t.Context()
+	w := r.hook("cases")
+	for _, host := range []string{"127.0.0.1", "127.0.0.1.", "0.0.0.0", "10.0.0.1", "10.0.0.7", "192.168.1.1:8443", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1%25eth0]"} {
+		fresh := mailgrant.Webhook{Org: r.org, Name: "inner", URL: "https://" + host + "/hooks"}
+		_, _, err := r.teller.Create(ctx, fresh)
+		is(t, err, mailgrant.Invalid)
+		changed := w
+		changed.URL = fresh.URL
+		_, also := r.teller.Update(ctx, changed)
+		is(t, also, mailgrant.Invalid)
+		e := mailgrant.AsError(err)
+		if e.Field != "url" || !strings.HasPrefix(e.Message, "mailgrant does not connect to ") || !strings.Contains(e.Remedy, "egress.allow") || also.Error() != err.Error() {
+			t.Errorf("%s: at %q: %v; %s; when changed: %v", host, e.Field, err, e.Remedy, also)
+		}
+	}
+	for _, host := range []string{"http://127.0.0.1/", "http://[::1]/", "http://10.0.0.7/"} {
+		_, _, err := r.teller.Create(ctx, mailgrant.Webhook{Org: r.org, Name: "inner", URL: host})
+		is(t, err, mailgrant.Invalid)
+	}
+	for i, u := range []string{"http://10.0.0.7:8080/", "https://10.0.0.7:8080/", "https://localhost/", "https://8.8.8.8/"} {
+		r.hook(fmt.Sprint("may", i), func(w *mailgrant.Webhook) { w.URL = u })
+	}
+	w.URL = "https://10.0.0.1/"
+	must(t, r.store.UpdateWebhook(ctx, w))
+	w.State = mailgrant.WebhookDisabled
+	if w, err := r.teller.Update(ctx, w); err != nil || w.State != mailgrant.WebhookDisabled {
+		t.Errorf("one that is there is not switched off: %v", err)
 	}
 }
 
@@ -169,7 +207,7 @@ func TestEG03RedirectsAreNotFollowed(t *testing.T) {
 	outer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, inner.URL, code) }))
 	defer outer.Close()
 	r := newRig(t, filepath.Join(t.TempDir(), "mailgrant.db"), guarded(t, outer.Listener.Addr().String(), inner.Listener.Addr().String()))
-	w := r.hook("outer", func(w *mailgrant.Webhook) { w.URL = outer.URL; w.Kinds = []string{"none"} })
+	w := r.hook("outer", func(w *mailgrant.Webhook) { w.URL = outer.URL; w.Kinds = []string{"admin_consent.denied"} })
 	for _, code = range []int{301, 302, 303, 307, 308} {
 		d, err := r.teller.Test(t.Context(), r.org, w.ID)
 		must(t, err)
@@ -270,7 +308,7 @@ func TestEG04HostileReceivers(t *testing.T) { // by itself: it looks at the cloc
 	for name, u := range urls {
 		hooks[name] = r.hook(name, func(w *mailgrant.Webhook) {
 			if w.URL = u; name != "good" {
-				w.Kinds = []string{"told.hostile"}
+				w.Kinds = []string{"reader.held"}
 			}
 		})
 	}
@@ -279,7 +317,7 @@ func TestEG04HostileReceivers(t *testing.T) { // by itself: it looks at the cloc
 	for n := range 200 {
 		r.say(fmt.Sprint("mbx_", n%20), n/20)
 		if n%40 == 0 {
-			must(t, r.store.AddEvent(t.Context(), mailgrant.Event{Org: r.org, Kind: "told.hostile", Mailbox: mailgrant.ID(fmt.Sprint("mbx_", n%20))}))
+			must(t, r.store.AddEvent(t.Context(), mailgrant.Event{Org: r.org, Kind: "reader.held", Mailbox: mailgrant.ID(fmt.Sprint("mbx_", n%20))}))
 		}
 		<-tick.C
 	}
@@ -303,7 +341,7 @@ func TestEG04HostileReceivers(t *testing.T) { // by itself: it looks at the cloc
 			t.Errorf("%s: an answer of %d bytes is kept: %.60q", name, len(d.Answer), d.Answer)
 		}
 	}
-	if tries := int64(len(r.events("told.hostile")) + 1); sent.Load() > tries*(8<<20) {
+	if tries := int64(len(r.events("reader.held")) + 1); sent.Load() > tries*(8<<20) {
 		t.Errorf("%d MB of the huge answer were sent", sent.Load()>>20)
 	}
 }

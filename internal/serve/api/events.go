@@ -89,6 +89,9 @@ func (c *call) eventFilter() (f store.EventFilter, err error) {
 	if len(f.Kinds) > 100 {
 		return f, mailgrant.Errorf(mailgrant.Invalid, nil, "more than 100 kinds are asked for").Fix("leave kind out to have all").At("kind")
 	}
+	if err := mailgrant.CheckKinds("kind", f.Kinds); err != nil {
+		return f, err
+	}
 	if f.Limit, err = c.q.limit(100); err != nil {
 		return f, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mailgrant/mailgrant"
 	"github.com/mailgrant/mailgrant/internal/access"
+	"github.com/mailgrant/mailgrant/internal/serve/api"
 )
 
 // follow opens a stream of events.
@@ -74,6 +75,18 @@ func TestAStreamGoesOnAfterTheLastEvent(t *testing.T) {
 	}
 	r.ask("HEAD", "/v1/events", key, "", "Accept", "text/event-stream").wants(t, 200)
 	r.ask("GET", "/v1/events", key, "", "Accept", "text/event-stream", "Last-Event-ID", "x").wants(t, 422).at(t, "Last-Event-ID")
+}
+
+// Who asks for a kind that no event has is told so, and does not wait for nothing.
+func TestEventsOfNoKind(t *testing.T) {
+	r := newRig(t)
+	key := r.key(mailgrant.ScopeRead)
+	for _, kind := range []string{"arrival.nw", "arival.*", ""} {
+		r.ask("GET", "/v1/events?kind=arrival.new&kind="+kind, key, "").wants(t, 422).at(t, "kind")
+		r.ask("GET", "/v1/events?kind="+kind, key, "", "Accept", "text/event-stream").wants(t, 422).at(t, "kind")
+	}
+	r.ask("GET", "/v1/events?kind=submission.*", key, "").wants(t, 200)
+	must(t, mailgrant.CheckKinds("kind", api.ArrivalKinds))
 }
 
 // A stream of few kinds passes all others, and what mail says stays on its line.

@@ -57,7 +57,7 @@ var eventQuery = []param{
 	{name: "after", kind: "string", text: "The seq of the last event seen, or now to begin with the next one."},
 	{name: "cursor", kind: "string", text: "Next of the page before."},
 	{name: "limit", kind: "integer", text: "How many there are on a page, 500 at most."},
-	{name: "kind", kind: "string", many: true, text: "Only of this kind, or of a sort as arrival.*; again for more."},
+	{name: "kind", kind: "string", many: true, text: "Only of this kind, or of a sort as arrival.*; again for more. docs/webhooks.md lists all."},
 	{name: "subject", kind: "string", text: "Only about the thing with this id."},
 	{name: "app", kind: "string", text: "Only of the app with this id."},
 	{name: "mailbox", kind: "string", text: "Only of the mailbox with this id."},

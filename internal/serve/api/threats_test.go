@@ -439,7 +439,7 @@ func TestAP10_FiltersAndCursors(t *testing.T) {
 		"/v1/submissions?limit=1000000000": 422, "/v1/submissions?limit=0": 422, "/v1/submissions?limit=-1": 422, "/v1/submissions?limit=x": 422, "/v1/submissions?limit=501": 422, "/v1/submissions?limit=500": 200,
 		"/v1/submissions?sort=id": 422, "/v1/submissions?state=sent": 422, "/v1/submissions?state=failed&state=ready": 200, "/v1/submissions?since=yesterday": 422, "/v1/submissions?limit=1&limit=2": 422,
 		"/v1/submissions?cursor=x": 422, "/v1/submissions?cursor=bXNnXzA": 422, "/v1/mailboxes?cursor=mbx_zzz": 422, "/v1/events?cursor=-1": 422, "/v1/events?after=1'--": 422, "/v1/events?after=99999999999999999999": 422,
-		"/v1/events?kind=x'%20OR%20'1'='1": 200, "/v1/events?subject=%27%3BDROP%20TABLE%20events": 200, "/v1/submissions?mailbox=%25": 404, "/v1/submissions?%zz": 400, "/v1/submissions?a;b": 400,
+		"/v1/events?kind=x'%20OR%20'1'='1": 422, "/v1/events?subject=%27%3BDROP%20TABLE%20events": 200, "/v1/submissions?mailbox=%25": 404, "/v1/submissions?%zz": 400, "/v1/submissions?a;b": 400,
 		"/v1/mailboxes/%27%20OR%201%3D1": 404, "/v1/apps/%25": 404, "/v1/mailboxes?limit=5": 200, "/v1/route?from=a@b.example&class=root": 422, "/v1/events?subject=a%00b": 422,
 		"/v1/route": 422, "/v1/discover": 422, "/v1/discover?address=": 422, "/v1/discover?address=nobody": 422,
 	} {

@@ -97,7 +97,7 @@ func somebodyElse(t *testing.T, r *rig) map[string]string {
 	sub, err := r.client(key).Send(ctx, client.Message{From: m.Address, To: []string{"kim@contoso.example"}, SendAt: pointer(time.Now().Add(time.Hour))})
 	must(t, err)
 	arrival := r.arrival(m)
-	hook, err := r.op(org).CreateWebhook(ctx, client.WebhookSettings{Name: pointer("theirs"), URL: pointer("https://hooks.fabrikam.example/"), Kinds: &[]string{"none"}})
+	hook, err := r.op(org).CreateWebhook(ctx, client.WebhookSettings{Name: pointer("theirs"), URL: pointer("https://hooks.fabrikam.example/"), Kinds: &[]string{"admin_consent.denied"}})
 	must(t, err)
 	return map[string]string{"webhook": string(hook.ID), "organization": string(org), "arrival": string(arrival.ID), "attachment": "4294967", "registration": string(reg.ID), "credential": string(reg.Credentials[0].ID), "grant": string(g.ID),
 		"mailbox": string(m.ID), "app": string(a.ID), "key": string(keys[0].ID), "submission": string(sub.ID), "flow": string(mailgrant.NewID(mailgrant.PrefixFlow)), "link": string(link.ID), "cause": "no-such-cause"}

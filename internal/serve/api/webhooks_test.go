@@ -43,14 +43,14 @@ func TestWebhookIsMadeAndTold(t *testing.T) {
 	ctx := t.Context()
 	address, got := receiver(t)
 	c := r.client(r.key(mailgrant.ScopeManage))
-	w, err := c.CreateWebhook(ctx, client.WebhookSettings{Name: pointer("cases"), URL: &address, Kinds: &[]string{"told.*"}})
+	w, err := c.CreateWebhook(ctx, client.WebhookSettings{Name: pointer("cases"), URL: &address, Kinds: &[]string{"reader.*"}})
 	must(t, err)
 	if !strings.HasPrefix(w.Secret, "whsec_") || w.State != mailgrant.WebhookActive {
 		t.Errorf("made: %+v", w.Webhook)
 	}
-	must(t, r.store.AddEvent(ctx, mailgrant.Event{Org: r.org, Kind: "told.one", Subject: "thing"}))
+	must(t, r.store.AddEvent(ctx, mailgrant.Event{Org: r.org, Kind: "reader.failing", Subject: "thing"}))
 	g := <-got
-	if !holds(t, w.Secret, g) || !strings.Contains(string(g.body), `"told.one"`) {
+	if !holds(t, w.Secret, g) || !strings.Contains(string(g.body), `"reader.failing"`) {
 		t.Errorf("told: %s", g.body)
 	}
 	d, err := c.TestWebhook(ctx, "CASES")
@@ -69,7 +69,7 @@ func TestWebhookIsMadeAndTold(t *testing.T) {
 	if _, err := c.ReplayWebhook(ctx, "cases", client.Replay{Since: pointer(time.Now().Add(-time.Hour))}); err != nil {
 		t.Fatal(err)
 	}
-	if g = <-got; !strings.Contains(string(g.body), `"told.one"`) {
+	if g = <-got; !strings.Contains(string(g.body), `"reader.failing"`) {
 		t.Errorf("told again: %s", g.body)
 	}
 	var all []mailgrant.Delivery
@@ -118,6 +118,7 @@ func TestWebhooksThatCannotBe(t *testing.T) {
 		`{"name":"x"}`:                          "url",
 		`{"name":"x","url":"ftp://a.example/"}`: "url",
 		`{"name":"x","url":"https://a.example/","kinds":["Arrival New"]}`:     "kinds",
+		`{"name":"x","url":"https://a.example/","kinds":["arrival.nw"]}`:      "kinds",
 		`{"name":"x","url":"https://a.example/","connections":1000}`:          "connections",
 		`{"name":"x\ny","url":"https://a.example/"}`:                          "name",
 		`{"name":"x","url":"https://a.example/","secret":"whsec_mine"}`:       "secret",
