@@ -135,6 +135,8 @@ func TestKindsThatAreNone(t *testing.T) {
 		}
 		w.Kinds = []string{"elder.kind", "reader.*"}
 		must(t, r.store.UpdateWebhook(ctx, w)) // as an earlier version took it
+		r.teller.Look(r.org, w.ID)
+		settle(time.Second)
 		r.say("mbx_a", 1)
 		must(t, r.store.AddEvent(ctx, mailgrant.Event{Org: r.org, Kind: "elder.kind", Subject: "thing"}))
 		settle(time.Second)
