@@ -141,6 +141,7 @@ func (n *Node) joinMember() {
 		}
 	}
 	n.Store.OnLane(n.look)
+	n.Store.OnRetry(n.Outbox.Retried)
 	n.Store.OnReader(n.Inbox.Look)
 	n.Store.OnMail(n.Inbox.Ring)
 	n.Store.OnDoubt(func(_, mailbox mailgrant.ID) { n.notices.Doubt(n.pushSecret(mailbox)) })

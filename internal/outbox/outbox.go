@@ -51,6 +51,7 @@ type Store interface {
 	ResumeMailbox(ctx context.Context, org, id mailgrant.ID) error
 	MarkSuccess(ctx context.Context, at map[store.Lane]time.Time) error
 	WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error
+	RetryLane(ctx context.Context, org, mailbox mailgrant.ID) error
 	AddEvent(ctx context.Context, e mailgrant.Event) error
 
 	// Now is the time that all nodes go by.
@@ -267,9 +268,20 @@ func (o *Outbox) Look(org, mailbox mailgrant.ID) {
 	}
 }
 
-// Wake makes the lane of a mailbox try again at once: somebody did something
-// about its settings, its hold or its submissions.
+// Wake makes the lane of a mailbox try again at once, whichever node has it: somebody
+// did something about its settings, its hold or its submissions.
 func (o *Outbox) Wake(org, mailbox mailgrant.ID) {
+	if _, mine := o.Owner.Fence(mailbox); mine {
+		o.Retried(org, mailbox)
+		return
+	}
+	if err := o.Store.RetryLane(o.run, org, mailbox); err != nil && o.run.Err() == nil {
+		o.Log.Warn("have a lane tried again by its node", "mailbox", mailbox, "err", err) // it tries by itself, later
+	}
+}
+
+// Retried is Wake, said by another node.
+func (o *Outbox) Retried(org, mailbox mailgrant.ID) {
 	if _, mine := o.Owner.Fence(mailbox); mine {
 		o.lane(org, mailbox).reconsider()
 	}

@@ -103,6 +103,7 @@ func (r *rig) start() {
 	if r.member != nil {
 		r.member.Gained, r.member.Lost = r.out.Gained, r.out.Lost
 		s.OnLane(r.out.Look)
+		s.OnRetry(r.out.Retried)
 	}
 	run, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup

@@ -28,6 +28,7 @@ func TestWhatOneNodeSaysOthersHear(t *testing.T) {
 		}
 	}
 	b.OnLane(hear("lane"))
+	b.OnRetry(hear("retry"))
 	b.OnReader(hear("reader"))
 	b.OnMail(hear("mail"))
 	b.OnDoubt(hear("doubt"))
@@ -35,7 +36,7 @@ func TestWhatOneNodeSaysOthersHear(t *testing.T) {
 	defer tick.Stop()
 	deadline := time.After(30 * time.Second)
 	for what, say := range map[string]func(ctx context.Context, org, mailbox mailgrant.ID) error{
-		"lane": a.WakeLane, "reader": a.WakeReader, "mail": a.RingReader, "doubt": a.DoubtReader} {
+		"lane": a.WakeLane, "retry": a.RetryLane, "reader": a.WakeReader, "mail": a.RingReader, "doubt": a.DoubtReader} {
 		want := word{what, "org_a", mailgrant.ID("mbx_" + what)}
 		for got := (word{}); got != want; { // it may not listen yet
 			must(t, say(t.Context(), want.org, want.mailbox))

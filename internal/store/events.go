@@ -163,8 +163,8 @@ func (s *Store) wake() {
 	}
 }
 
-// pgChannel carries "lane ORG MAILBOX", "reader ORG MAILBOX", "mail ORG MAILBOX" and
-// "doubt ORG MAILBOX" between nodes, and bare wake-ups.
+// pgChannel carries "lane ORG MAILBOX", "retry ORG MAILBOX", "reader ORG MAILBOX",
+// "mail ORG MAILBOX" and "doubt ORG MAILBOX" between nodes, and bare wake-ups.
 const pgChannel = "mailgrant"
 
 // listenEvents has a connection of its own, as LISTEN needs. When it is lost,
@@ -212,6 +212,8 @@ func (s *Store) listenOnce(ctx context.Context, e *pgEngine) error {
 		if f := strings.Fields(n.Payload); len(f) == 3 {
 			wake := s.lanes.Load()
 			switch f[0] {
+			case "retry":
+				wake = s.retries.Load()
 			case "reader":
 				wake = s.readers.Load()
 			case "mail":
@@ -260,6 +262,16 @@ func (s *Store) WakeLane(ctx context.Context, org, mailbox mailgrant.ID) error {
 	return err
 }
 
+// RetryLane has the node that owns a lane try again at once: somebody did something
+// about what keeps its mail back.
+func (s *Store) RetryLane(ctx context.Context, org, mailbox mailgrant.ID) error {
+	if !s.Clustered() {
+		return nil
+	}
+	_, err := s.do(ctx, notify("retry", org, mailbox))
+	return err
+}
+
 // WakeReader has the node read a mailbox anew that owns it.
 func (s *Store) WakeReader(ctx context.Context, org, mailbox mailgrant.ID) error {
 	if !s.Clustered() {
@@ -302,6 +314,10 @@ func (s *Store) OnReader(f func(org, mailbox mailgrant.ID)) { s.readers.Store(&f
 // OnLane has f called when another node accepted a submission for a lane, and
 // without one when all should be looked at.
 func (s *Store) OnLane(f func(org, mailbox mailgrant.ID)) { s.lanes.Store(&f) }
+
+// OnRetry has f called when another node was told of something that may let a lane
+// go on.
+func (s *Store) OnRetry(f func(org, mailbox mailgrant.ID)) { s.retries.Store(&f) }
 
 // wakeLane tells the other nodes of new work; nothing on SQLite.
 func wakeLane(org, mailbox mailgrant.ID) stmt { return notify("lane", org, mailbox) }

@@ -49,6 +49,7 @@ type Store struct {
 	listen  context.CancelFunc // PostgreSQL: ends the listener
 	tell    chan struct{}      // PostgreSQL: events were added that the other nodes do not know of
 	lanes   atomic.Pointer[func(org, mailbox mailgrant.ID)]
+	retries atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	readers atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	bells   atomic.Pointer[func(org, mailbox mailgrant.ID)]
 	doubts  atomic.Pointer[func(org, mailbox mailgrant.ID)]

@@ -19,9 +19,9 @@ import (
 // orgless are the methods that know no organization: what they are given is
 // secret or was found by another that does, or they see to the whole.
 var orgless = []string{"AppByName", "Backup", "Beat", "BusyLanes", "ClaimShards", "Close", "Clustered", "ConsentLinkByHash", "Disk", "DueSubmissions",
-	"EveryWebhook", "GrantsDue", "HandedSince", "KeyByHash", "LastEvents", "Leave", "LoadKeyset", "NextDue", "Now", "OnDoubt", "OnLane", "OnMail", "OnReader", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
+	"EveryWebhook", "GrantsDue", "HandedSince", "KeyByHash", "LastEvents", "Leave", "LoadKeyset", "NextDue", "Now", "OnDoubt", "OnLane", "OnMail", "OnReader", "OnRetry", "Organization", "Organizations", "OrganizationsAfter", "OwnShards", "Ping",
 	"ReadMailboxes", "RegistrationAnywhere", "ReleaseShards", "Restore", "SaveKeyset", "SealedBy", "Sweep", "TakeFlow", "TouchKeys", "Unfinished",
-	"CreateOrganization", "UpdateOrganization", "DeleteOrganization", "UseConsentLink", "WatchEvents", "WakeLane", "WakeReader", "RingReader", "DoubtReader"}
+	"CreateOrganization", "UpdateOrganization", "DeleteOrganization", "UseConsentLink", "WatchEvents", "WakeLane", "RetryLane", "WakeReader", "RingReader", "DoubtReader"}
 
 // walk calls every method that takes an organization with another one's, and
 // with every id, address and hash there is: nothing comes back and nothing
