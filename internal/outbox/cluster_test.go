@@ -122,40 +122,21 @@ func TestRepairOnAnotherNodeIsSeen(t *testing.T) {
 	eventually(t, "it is sent", func() bool { return a.empty(t) }, a, b)
 }
 
-// What is done on one node about what keeps a message back is heard by the one that
-// holds its lane: a hold is tried again, and what waits for its time is due.
+// What is done on one node about a hold, and the store does not know, is heard by the
+// one that has the lane: it is tried again at once.
 func TestDoneOnAnotherNodeIsHeard(t *testing.T) {
 	t.Parallel()
 	a, b, boxes := pair(t, 12)
-	var theirs []mailgrant.Mailbox
+	a.far.set(func(f *far) { f.answer = func(int, handed) provider.Outcome { return held() } })
+	var theirs mailgrant.Mailbox
 	for _, m := range boxes {
 		if _, mine := b.member.Fence(m.ID); mine {
-			theirs = append(theirs, m)
+			theirs = m
 		}
 	}
-	later := held()
-	later.Fate, later.Finding = mailgrant.FateLater, nil
-	for i, c := range []struct {
-		out provider.Outcome
-		act func(m mailgrant.Mailbox, sub mailgrant.Submission) error
-	}{
-		{held(), func(m mailgrant.Mailbox, _ mailgrant.Submission) error { a.out.Wake(a.org, m.ID); return nil }},
-		{later, func(_ mailgrant.Mailbox, sub mailgrant.Submission) error {
-			return a.out.Retry(t.Context(), a.org, sub.ID)
-		}},
-	} {
-		m := theirs[i]
-		a.far.set(func(f *far) { f.answer = func(int, handed) provider.Outcome { return c.out } })
-		must(t, a.sendBy(m, fmt.Sprint("m", i)))
-		var sub mailgrant.Submission
-		eventually(t, "it is kept back", func() bool {
-			l, _, err := a.store.Submissions(t.Context(), a.org, store.SubmissionFilter{Mailbox: m.ID})
-			must(t, err)
-			sub = l[0]
-			return sub.State == mailgrant.SubmissionReady && (sub.Held || sub.Attempts > 0)
-		}, a, b)
-		a.far.set(func(f *far) { f.answer = nil })
-		must(t, c.act(m, sub))
-		eventually(t, "it is sent", func() bool { return a.empty(t) }, a, b)
-	}
+	must(t, a.sendBy(theirs, "one"))
+	eventually(t, "it is held", func() bool { return a.box(theirs.ID).State == mailgrant.MailboxHeld }, a, b)
+	a.far.set(func(f *far) { f.answer = nil })
+	a.out.Wake(a.org, theirs.ID)
+	eventually(t, "it is sent", func() bool { return a.empty(t) }, a, b)
 }
