@@ -114,6 +114,14 @@ func Plans(ctx context.Context, s *Store, sub mailgrant.Submission, f Fence) (ma
 	return out, nil
 }
 
+// Prepared is how many reads of SQLite are kept prepared.
+func Prepared(s *Store) int {
+	e := s.eng.(*reserved).sqliteEngine
+	e.readMu.RLock()
+	defer e.readMu.RUnlock()
+	return len(e.readStmts)
+}
+
 // SetClock gives a node another clock.
 func SetClock(s *Store, f func() time.Time) { s.clock = f }
 

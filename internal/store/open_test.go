@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,4 +56,20 @@ func TestDatabaseThatIsNotThere(t *testing.T) {
 	base, _, _ := strings.Cut(url, "?")
 	_, err := store.Open(t.Context(), base[:strings.LastIndexByte(base, '/')+1]+"nowhere", slog.New(slog.DiscardHandler))
 	is(t, err, mailgrant.Misset)
+}
+
+// Callers choose the filters of a list, and so its text: what stays prepared is bounded.
+func TestPreparedReadsAreBounded(t *testing.T) {
+	h := found(t, onSQLite(t))
+	_, err := h.accept(t.Context(), []byte("b"))
+	must(t, err)
+	for n := range 600 {
+		f := store.SubmissionFilter{States: slices.Repeat([]mailgrant.SubmissionState{mailgrant.SubmissionReady}, n+1)}
+		if l, _, err := h.Submissions(t.Context(), h.org, f); err != nil || len(l) != 1 {
+			t.Fatalf("%d states: %d submissions, %v", n+1, len(l), err)
+		}
+	}
+	if n := store.Prepared(h.Store); n > 512 {
+		t.Errorf("%d reads are prepared", n)
+	}
 }

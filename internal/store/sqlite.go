@@ -175,7 +175,7 @@ func (e *sqliteEngine) open(ctx context.Context) error {
 		return mailgrant.Errorf(mailgrant.Misset, err, "the data directory cannot be written: %v", err).
 			Fix("let mailgrant's user write there, or choose another directory (--dir)")
 	}
-	if e.write, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-8000)")); err != nil {
+	if e.write, err = sql.Open("sqlite", sqliteDSN(e.path, "wal_autocheckpoint(0)", "cache_size(-4000)")); err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	e.write.SetMaxOpenConns(1)
@@ -256,18 +256,28 @@ func (e *sqliteEngine) query(ctx context.Context, q string, args ...any) (rows, 
 	if err != nil {
 		return nil, sqliteError(err)
 	}
-	r, err := s.QueryContext(ctx, args...)
+	var r *sql.Rows
+	if s != nil {
+		r, err = s.QueryContext(ctx, args...)
+	} else {
+		r, err = e.read.QueryContext(ctx, q, args...)
+	}
 	if err != nil {
 		return nil, sqliteError(err)
 	}
 	return sqlRows{r}, nil
 }
 
+// readStmtsMax bounds the reads that stay prepared: a list has a text for each way to
+// filter it, and callers choose the filters.
+const readStmtsMax = 512
+
+// prepareRead gives no statement for a text that came when there were enough.
 func (e *sqliteEngine) prepareRead(ctx context.Context, q string) (*sql.Stmt, error) {
 	e.readMu.RLock()
-	s := e.readStmts[q]
+	s, many := e.readStmts[q], len(e.readStmts) >= readStmtsMax
 	e.readMu.RUnlock()
-	if s != nil {
+	if s != nil || many {
 		return s, nil
 	}
 	s, err := e.read.PrepareContext(ctx, q)
