@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,7 +47,7 @@ this machine for the API, and on all networks for mail with TLS.`,
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), line)
 			}
-			defer time.AfterFunc(settled, debug.FreeOSMemory).Stop()
+			defer time.AfterFunc(settled, giveBack).Stop()
 			return n.Run(cmd.Context())
 		},
 	}
@@ -69,19 +67,4 @@ func closedToOthers() error {
 		return fmt.Errorf("close this process to others: %w", err)
 	}
 	return nil
-}
-
-// gcPercent trades a little processor time for memory: messages under way live
-// for milliseconds, so twice as much garbage is only a larger process.
-const gcPercent = 50
-
-// settled is when a process that has just started needs no more of what starting
-// took; it is given back to the system, once.
-const settled = time.Second
-
-// thrift keeps the process small, unless the operator has said how large it may be.
-func thrift() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 }
