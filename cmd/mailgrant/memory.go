@@ -26,14 +26,14 @@ const (
 	settled = time.Second
 )
 
-var floor []byte // kept, or it would not count
-
 // thrift keeps the process small, unless the operator has said how large it may be.
-func thrift() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-		floor = make([]byte, heapFloor)
+// The floor counts for as long as it is kept.
+func thrift() (floor []byte) {
+	if os.Getenv("GOGC") != "" {
+		return nil
 	}
+	debug.SetGCPercent(gcPercent)
+	return make([]byte, heapFloor)
 }
 
 // giveBack returns what nothing needs any more: free heap, and the parts of the

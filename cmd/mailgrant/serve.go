@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,8 @@ this machine for the API, and on all networks for mail with TLS.`,
 			if err := closedToOthers(); err != nil {
 				return err
 			}
-			thrift()
+			floor := thrift()
+			defer runtime.KeepAlive(floor)
 			n, err := node.Open(cmd.Context(), cfg, node.Options{Log: node.Logger(cmd.ErrOrStderr(), cfg.Log)})
 			if err != nil {
 				return err
