@@ -362,7 +362,7 @@ func (s *suite) load(t *Target, name string) (*SMTPLoad, *RESTLoad) {
 			To: "user@rcpt.example.com", Conns: 1, Msgs: 1, Size: s.size, Ctl: s.ctl, Run: run, Wait: 2 * time.Minute, Quiet: 20 * time.Second, CertDir: s.certs}
 	}
 	return &SMTPLoad{Addr: u.Addr, User: u.User, Pass: u.Pass, TLS: u.TLS, From: from, To: "user@rcpt.example.com",
-		PerConn: u.PerConn, Conns: 1, Msgs: 1, Size: s.size, Ctl: s.ctl, Run: run, Wait: 2 * time.Minute, Quiet: 20 * time.Second}, nil
+		PerConn: u.PerConn, Conns: 1, Msgs: 1, Size: s.size, Ctl: s.ctl, Run: run, Wait: 2 * time.Minute, Quiet: 20 * time.Second, CertDir: s.certs}, nil
 }
 
 // first sends one message as soon as the target takes it and returns when the
@@ -556,7 +556,7 @@ func (s *suite) one(t *Target, rep int) error {
 			time.Sleep(2 * time.Second)
 			r := row(fmt.Sprintf("idle-%d", n))
 			d := *t.Idle
-			d.N, d.Ctl, d.PID, d.Burst = n, s.ctl, t.pids(), true
+			d.N, d.Ctl, d.PID, d.Burst, d.CertDir = n, s.ctl, t.pids(), true, s.certs
 			d.defaults()
 			var err error
 			if r.Idle, err = d.run(); err != nil {
