@@ -72,7 +72,9 @@ type Keeper struct {
 	keys     oauth.Keys
 	polls    sync.Map // flow id → poll
 	owed     sync.Map // keys of tokens that a refresh brought and the store has not taken
-	work     sync.WaitGroup
+	endMu    sync.Mutex
+	ended    bool           // nothing is begun any more
+	work     sync.WaitGroup // what was begun
 }
 
 // NewKeeper makes a Keeper. Run does its scheduled work.
@@ -161,21 +163,27 @@ const earlyEvery = 5 * time.Second
 
 // early refreshes in the background, while the present token still works.
 func (k *Keeper) early(ctx context.Context, id key, c *cached) {
-	k.work.Go(func() {
+	if !k.begin() {
+		return
+	}
+	go func() {
+		defer k.work.Done()
 		defer c.renewing.Store(false)
 		_, err := k.obtain(context.WithoutCancel(ctx), id, wish{early: true})
 		c.again.Store(k.Now().Add(earlyEvery).Unix())
 		if err != nil {
 			k.Log.Info("early refresh", "grant", id.grant, "resource", id.resource, "err", err)
 		}
-	})
+	}()
 }
 
 // obtain joins all who want the same. Who gives up waiting does not stop the
 // refresh: its result may be the only copy of a refresh token.
 func (k *Keeper) obtain(ctx context.Context, id key, w wish) (mailgrant.Token, error) {
 	done := k.flights.DoChan(string(id.org)+"\x00"+string(id.grant)+"\x00"+id.resource+"\x00"+w.name(), func() (any, error) {
-		k.work.Add(1)
+		if !k.begin() {
+			return nil, mailgrant.Errorf(mailgrant.Unavailable, nil, "mailgrant is stopping").Fix("try again when it runs again")
+		}
 		defer k.work.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewWithin)
 		defer cancel()
@@ -194,8 +202,24 @@ func waited(id key, err error) error {
 	return mailgrant.Errorf(mailgrant.Unavailable, err, "no token came in time").Fix("try again in a moment")
 }
 
-// Wait waits for refreshes under way. Nothing new should be asked meanwhile.
-func (k *Keeper) Wait() { k.work.Wait() }
+// Close refuses what is asked from now on, and waits for refreshes under way. The
+// store may be closed next, and what a refresh brings then would be lost.
+func (k *Keeper) Close() {
+	k.endMu.Lock()
+	k.ended = true
+	k.endMu.Unlock()
+	k.work.Wait()
+}
+
+// begin counts a piece of work that Close waits for; false: it is too late for it.
+func (k *Keeper) begin() bool {
+	k.endMu.Lock()
+	defer k.endMu.Unlock()
+	if !k.ended {
+		k.work.Add(1)
+	}
+	return !k.ended
+}
 
 // forget drops the tokens of one grant from memory.
 func (k *Keeper) forget(grant mailgrant.ID) {

@@ -650,6 +650,19 @@ func TestTokenWithoutAResource(t *testing.T) {
 	h.is(err, mailgrant.Lapsed, "disconnected")
 }
 
+// What a refresh brings after the end could not be kept, so none is begun.
+func TestNothingIsBegunAfterTheEnd(t *testing.T) {
+	h := newHouse(t)
+	g := h.active()
+	h.pass(2 * time.Hour)
+	h.Close()
+	_, err := h.token(g)
+	h.is(err, mailgrant.Unavailable, "stopping")
+	if n := h.idp.count("refresh_token"); n != 0 {
+		t.Errorf("%d refreshes", n)
+	}
+}
+
 // TestGivingUpDoesNotStopTheRefresh: its result may be the only copy.
 func TestGivingUpDoesNotStopTheRefresh(t *testing.T) {
 	h := newHouse(t)

@@ -26,7 +26,7 @@ const (
 // what the rooms around it and other nodes changed. When ctx ends it waits for refreshes
 // under way: what they bring must reach the store.
 func (k *Keeper) Run(ctx context.Context) error {
-	defer k.Wait()
+	defer k.Close()
 	k.work.Go(func() { k.watch(ctx) })
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()

@@ -108,7 +108,7 @@ func newHouse(t testing.TB, o options) *house {
 		},
 		Now: func() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) },
 	})
-	t.Cleanup(h.keeper.Wait)
+	t.Cleanup(h.keeper.Close)
 	srv.Config.Handler = New(Config{Keeper: h.keeper, Ping: h.store.Ping, PublicURL: h.url, Version: "1.2.3", Log: log})
 	srv.Start()
 	t.Cleanup(srv.Close)

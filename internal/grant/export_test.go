@@ -1,0 +1,4 @@
+package grant
+
+// Wait waits for refreshes under way.
+func (k *Keeper) Wait() { k.work.Wait() }
