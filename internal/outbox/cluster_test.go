@@ -104,12 +104,12 @@ func TestRE08EachMessageOnceFromTwoNodes(t *testing.T) {
 	}
 }
 
-// A repair that one node hears of is seen by the one that holds the lane.
-func TestRepairOnAnotherNodeIsSeen(t *testing.T) {
-	t.Parallel()
+// heldByTheOther gives two nodes, and a mailbox of the second's with a message that was
+// held; what held it is over by now.
+func heldByTheOther(t *testing.T) (a, b *rig, theirs mailgrant.Mailbox) {
+	t.Helper()
 	a, b, boxes := pair(t, 12)
 	a.far.set(func(f *far) { f.answer = func(int, handed) provider.Outcome { return held() } })
-	var theirs mailgrant.Mailbox
 	for _, m := range boxes {
 		if _, mine := b.member.Fence(m.ID); mine {
 			theirs = m
@@ -118,6 +118,13 @@ func TestRepairOnAnotherNodeIsSeen(t *testing.T) {
 	must(t, a.sendBy(theirs, "one"))
 	eventually(t, "it is held", func() bool { return a.box(theirs.ID).State == mailgrant.MailboxHeld }, a, b)
 	a.far.set(func(f *far) { f.answer = nil })
+	return a, b, theirs
+}
+
+// A repair that one node hears of is seen by the one that holds the lane.
+func TestRepairOnAnotherNodeIsSeen(t *testing.T) {
+	t.Parallel()
+	a, b, theirs := heldByTheOther(t)
 	must(t, a.store.ResumeMailbox(t.Context(), a.org, theirs.ID))
 	eventually(t, "it is sent", func() bool { return a.empty(t) }, a, b)
 }
@@ -126,17 +133,7 @@ func TestRepairOnAnotherNodeIsSeen(t *testing.T) {
 // one that has the lane: it is tried again at once.
 func TestDoneOnAnotherNodeIsHeard(t *testing.T) {
 	t.Parallel()
-	a, b, boxes := pair(t, 12)
-	a.far.set(func(f *far) { f.answer = func(int, handed) provider.Outcome { return held() } })
-	var theirs mailgrant.Mailbox
-	for _, m := range boxes {
-		if _, mine := b.member.Fence(m.ID); mine {
-			theirs = m
-		}
-	}
-	must(t, a.sendBy(theirs, "one"))
-	eventually(t, "it is held", func() bool { return a.box(theirs.ID).State == mailgrant.MailboxHeld }, a, b)
-	a.far.set(func(f *far) { f.answer = nil })
+	a, b, theirs := heldByTheOther(t)
 	a.out.Wake(a.org, theirs.ID)
 	eventually(t, "it is sent", func() bool { return a.empty(t) }, a, b)
 }

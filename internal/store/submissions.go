@@ -55,7 +55,8 @@ type Acceptance struct {
 
 const (
 	submissionInto   = "INSERT INTO submissions (org, id, app, mailbox, state, attempts, duplicate, size, accepted_at, due_at, expires_at, doc) "
-	submissionInsert = submissionInto + "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	submissionPlaces = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+	submissionInsert = submissionInto + "VALUES (" + submissionPlaces + ")"
 )
 
 // AcceptSubmission makes a submission durable, with its body and its event, in
@@ -90,12 +91,11 @@ func (s *Store) AcceptSubmission(ctx context.Context, a Acceptance) (mailgrant.S
 // begunOr keeps a submission as begun where the fence holds, and as ready where it
 // does not: of the two statements one finds something to do.
 func begunOr(f Fence, insert stmt) []stmt {
-	begun := stmt{}
-	begun.sql, begun.args = f.where(insert.args)
-	begun.sql = submissionInto + "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE" + strings.TrimPrefix(begun.sql, " AND")
-	ready := stmt{insert.sql + " ON CONFLICT (org, id) DO NOTHING", slices.Clone(insert.args)}
-	ready.args[4] = stateNumbers[mailgrant.SubmissionReady]
-	return []stmt{begun, ready}
+	where, begun := f.where(insert.args)
+	ready := slices.Clone(insert.args)
+	ready[4] = stateNumbers[mailgrant.SubmissionReady]
+	return []stmt{{submissionInto + "SELECT " + submissionPlaces + " WHERE" + strings.TrimPrefix(where, " AND"), begun},
+		{insert.sql + " ON CONFLICT (org, id) DO NOTHING", ready}}
 }
 
 // taken takes back a submission whose sender was told to come again, before

@@ -227,7 +227,8 @@ func (s *Store) WaitingFor(ctx context.Context, org mailgrant.ID, seqs []int64) 
 	return out, nil
 }
 
-// WaitingCounts says how many events wait for a webhook, and how many it gave up.
+// WaitingCounts says how many events wait for a webhook, and how many it gave up. Both
+// values of dead are named so that SQLite goes by the key, not by the organization.
 func (s *Store) WaitingCounts(ctx context.Context, org, webhook mailgrant.ID) (waiting, dead int64, err error) {
 	err = scan(ctx, s.eng, "SELECT COALESCE(SUM(1 - dead), 0), COALESCE(SUM(dead), 0) FROM waiting WHERE webhook = ? AND dead IN (0, 1) AND org = ?",
 		[]any{string(webhook), string(org)}, &waiting, &dead)
